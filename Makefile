@@ -1,0 +1,59 @@
+# Everything runs in .venv, which `make setup` fills. Needs: GNU make, Python 3.11 or newer.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format bench clean redis
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+CODE := $(wildcard service training deploy benchmarks tests)
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+setup: $(STAMP)  ## a .venv with what training and development need
+
+# The stamp is written last: a broken install is begun anew, a finished one costs nothing.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'rankserve needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3.11'; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version): a minute or a few, once"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@set -o pipefail; printf '  packages '; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	    --constraint constraints.txt --editable '.[train,dev]' 2>&1 | tee .venv/setup.log \
+	  | while read -r line; do case $$line in Collecting*) printf .;; \
+	      'Installing collected'*) printf ' installing ';; 'Successfully installed'*) printf 'done\n';; esac; done \
+	  || { printf '\nInstallation failed; the end of .venv/setup.log:\n'; tail -n 20 .venv/setup.log; exit 1; }
+	@touch $@
+
+demo: setup  ## train, serve, rank, swap; ONCE=1 ends after that, DATA=dir trains on a log of your own
+	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(DATA),--data '$(DATA)')
+
+test: setup redis  ## all tests, with the branch coverage of service/; ARGS goes to pytest in its place
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),--cov)
+
+# The tests of Redis start a server of their own, and are skipped where there is none.
+redis:
+	@command -v redis-server >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && echo 'Installing redis-server for the tests' && export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	  && apt-get update -qq && apt-get install -qq --no-install-recommends redis-server >/dev/null; } \
+	  || echo 'No redis-server, and no way to install one: its tests are skipped'
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(CODE)
+
+format: setup  ## what ruff can put right
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup  ## every script of benchmarks/, or ONLY=name
+	@set -e; for script in $(or $(ONLY),$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+	  echo "== $$script"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$script; done
+
+clean:  ## remove what make made, the .venv too; models stay
+	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
