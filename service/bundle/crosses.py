@@ -1,0 +1,114 @@
+"""Features of request and item together: lookups by both, matches and products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.columns import Column, Rows, Table
+from service.bundle.features import match_counts
+from service.bundle.kinds import ColumnFeature, Match, Product
+from service.bundle.rows import Columns, Entities, table_rows
+from service.bundle.schema import FeatureSchema, Scope, Side
+from service.bundle.slots import Slots
+
+KeyPart = tuple[str, int]
+"""a table, and which part of its key"""
+
+Patch = tuple[NDArray[np.int64], Mapping[str, Column]]
+"""positions ``[k]`` of candidates, and columns ``[k]`` that came with them, by path"""
+
+
+class Crosses:
+    """Encodes the cross side.
+
+    Args:
+        schema: fitted.
+        slots: of the schema.
+        tables: by name.
+        keys: where each key part stands in the `keys` of the user or the item.
+        items: the item table, encoded ``[items + 1]``; a `match` looks through it from an id to a value.
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        slots: Slots,
+        tables: Mapping[str, Table],
+        keys: Mapping[KeyPart, tuple[Side, int]],
+        items: Columns,
+    ) -> None:
+        self._schema = schema
+        self._slots = slots
+        self._tables = {name: table for name, table in tables.items() if (name, 0) in keys}
+        self._keys = keys
+        self._features = schema.in_scope(Scope.CROSS)
+        self._through = {
+            f.name: self._values_of_ids(f, items) for f in self._features if isinstance(f, Match)
+        }
+        self._held = {
+            f.name: self._encoded_table(f) for f in self._features if not isinstance(f, Match | Product)
+        }
+
+    def encode(self, user: Entities, item: Entities, patches: Iterable[Patch]) -> Columns:
+        """Cross columns ``[N]``.
+
+        Args:
+            user: ``[1]`` for a request, ``[N]`` for a log.
+            item: ``[N]``; its `live` columns are filled in place and returned.
+            patches: what came with single candidates; it beats a lookup.
+        """
+        sides = {Side.USER: user.columns, Side.ITEM: item.columns, Side.CROSS: item.live}
+        rows = {name: self._looked_up(name, user, item) for name in self._tables}
+        listed = list(patches)
+        for feature in self._features:
+            if isinstance(feature, Product):
+                self._slots.put_product(feature, sides)
+            elif isinstance(feature, Match):
+                self._slots.put_match(feature, self._counts(feature, sides), sides)
+            else:
+                table, source = feature.source.partition(".")[0], feature.source
+                slots = self._held[feature.name].take(rows[table], axis=0)
+                self._slots.put(feature.name, slots, sides)
+                for positions, given in listed:
+                    if source in given:
+                        slots = self._slots.encode(feature, given[source])
+                        self._slots.put(feature.name, slots, sides, positions)
+        return item.live
+
+    def _counts(self, match: Match, sides: Mapping[Side, Columns]) -> NDArray[np.float32]:
+        item, sequence = (self._slots.operand(name, sides) for name in (match.item, match.sequence))
+        return match_counts(item, sequence, self._through[match.name], self._slots.size(match.item))
+
+    def _values_of_ids(self, match: Match, items: Columns) -> Rows | None:
+        """Item id's row -> the item's values ``[ids, k]``; None where the match shares one vocabulary."""
+        item, sequence = self._schema.feature(match.item), self._schema.feature(match.sequence)
+        vocabulary = self._schema.vocabulary(sequence)
+        if self._schema.vocabulary(item) == vocabulary:
+            return None
+        sides = {Side.ITEM: items}
+        ids = self._slots.operand(self._schema.item_id(vocabulary).name, sides)[:, 0]
+        values = self._slots.operand(match.item, sides)
+        through = np.zeros((self._slots.size(match.sequence), values.shape[1]), np.int32)
+        through[ids] = values
+        through[0] = 0
+        return through
+
+    def _encoded_table(self, feature: ColumnFeature) -> NDArray[Any]:
+        """The feature's slots ``[rows + 1, width]`` for every row of its table; row 0 is missing."""
+        name, _, field = feature.source.partition(".")
+        column = self._tables[name].columns[field]
+        return np.concatenate(
+            [self._slots.encode(feature, column.pick(rows)) for rows in table_rows(len(self._tables[name]))]
+        )
+
+    def _looked_up(self, name: str, user: Entities, item: Entities) -> Rows:
+        """Rows ``[N]`` of a table, by the key parts of user and item."""
+        codes = []
+        for part in range(len(self._schema.tables[name])):
+            side, at = self._keys[name, part]
+            codes.append((user if side is Side.USER else item).keys[:, at])
+        return self._tables[name].index.rows(*codes)

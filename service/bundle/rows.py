@@ -1,0 +1,78 @@
+"""Encoded rows: what the graphs read, and what the crosses still need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.columns import Rows
+from service.bundle.schema import Layout
+
+CHUNK = 4096
+"""rows of a table encoded at a time, so that a load lets go of the GIL for the requests beside it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A side's encoded rows: ``index [n, I]`` int32 and ``value [n, V]`` float32."""
+
+    index: Rows
+    value: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: NDArray[Any]) -> Columns:
+        """A copy of the given rows, in that order."""
+        return Columns(self.index.take(rows, axis=0), self.value.take(rows, axis=0))
+
+    def put(self, rows: NDArray[Any], other: Columns) -> None:
+        """Overwrite the given rows."""
+        self.index[rows], self.value[rows] = other.index, other.value
+
+    def differs(self, other: Columns) -> NDArray[np.bool_]:
+        """Which rows ``[n]`` are not the same."""
+        different: NDArray[np.bool_] = (self.index != other.index).any(axis=1) | (
+            self.value != other.value
+        ).any(axis=1)
+        return different
+
+    @classmethod
+    def zeros(cls, n: int, layout: Layout) -> Self:
+        """Rows of nothing known."""
+        return cls(np.zeros((n, layout.index_width), np.int32), np.zeros((n, layout.value_width), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Entities:
+    """Encoded users or items.
+
+    Attributes:
+        columns: of their own side, ``[n]``.
+        live: of the cross side, the live features filled in, ``[n]``; of width 0 for users.
+        keys: codes ``[n, parts]`` of their part in the keys of tables looked up by user and item together.
+    """
+
+    columns: Columns
+    live: Columns
+    keys: NDArray[np.int64]
+
+    def take(self, rows: NDArray[Any]) -> Entities:
+        """A copy of the given rows, in that order."""
+        return Entities(self.columns.take(rows), self.live.take(rows), self.keys.take(rows, axis=0))
+
+    def put(self, rows: NDArray[Any], other: Entities) -> None:
+        """Overwrite the given rows."""
+        self.columns.put(rows, other.columns)
+        self.live.put(rows, other.live)
+        self.keys[rows] = other.keys
+
+
+def table_rows(size: int) -> Iterator[Rows]:
+    """All rows of a table of that size, row 0 included, in chunks."""
+    for start in range(0, size + 1, CHUNK):
+        yield np.arange(start, min(start + CHUNK, size + 1), dtype=np.int32)

@@ -1,0 +1,44 @@
+"""Raw values by path: what a request or a log brings beats what the tables hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.bundle.columns import Column, Rows, Table, Texts, as_texts
+from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """``n`` raw rows, each a user, an item or an impression.
+
+    Attributes:
+        schema: names the keys of the lookup tables.
+        tables: by name.
+        rows: of the tables ``user`` and ``item``, the row ``[n]`` behind each, counted from 1; 0 is unknown.
+        given: whole columns ``[n]`` by path, which beat the tables.
+    """
+
+    schema: FeatureSchema
+    tables: Mapping[str, Table]
+    rows: Mapping[str, Rows]
+    given: Mapping[str, Column]
+
+    def read(self, path: str) -> Column:
+        """The column ``[n]`` of a path, missing values where nothing holds it."""
+        if path in self.given:
+            return self.given[path]
+        head, _, name = path.partition(".")
+        table = self.tables.get(head)
+        if head in self.schema.tables and table is not None:
+            parts = (as_texts(self.read(part), part) for part in self.schema.tables[head])
+            return table.columns[name].pick(table.rows(*parts))
+        if head in self.rows and table is not None:
+            if path in (USER_ID, ITEM_ID):
+                return Texts(table.keys[0]).pick(self.rows[head])
+            if name in table.columns:
+                return table.columns[name].pick(self.rows[head])
+        return Texts(np.full(len(next(iter(self.rows.values()))), None, dtype=object))
