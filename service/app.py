@@ -1,0 +1,146 @@
+"""The composition root: what a worker is made of, and the order in which it opens and closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service.api import Serving, errors, health, models, openapi, rank, rankers
+from service.api.edge import Edge
+from service.batcher import BatchRun
+from service.bundle import deployment
+from service.bundle.errors import BundleError
+from service.engine import EngineOptions
+from service.model import Model, ModelOptions
+from service.ranker import Ranker
+from service.registry import Registry
+from service.settings import Settings
+from service.telemetry import Telemetry
+from service.versions import Versions
+
+WATCH_S = 0.25
+"""Between two looks at how late the event loop wakes, and at what serves."""
+
+Load = Callable[[str], Model]
+"""Makes a model of a version; blocks, and raises BundleError with the reason why not."""
+
+
+def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
+    """The service as an ASGI app; its lifespan loads what is deployed, and frees it.
+
+    `app.state.serving` is its `Serving`: tell it to `drain` before the end. Models are read from the bundles
+    of the models folder, unless `load` makes them.
+    """
+    telemetry = Telemetry(settings.metrics_dir)
+    executor = ThreadPoolExecutor(1, "engine")
+    load = load or loader(settings, executor, telemetry)
+    registry = Registry(settings.models, load)
+    serving = Serving(
+        settings=settings,
+        telemetry=telemetry,
+        registry=registry,
+        ranker=Ranker(registry, telemetry),
+        versions=Versions(settings.models),
+        check=lambda version: load(version).close(),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(serving):
+            yield
+        executor.shutdown(wait=False)
+
+    app: FastAPI = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        title="rankserve",
+        version=_own_version(),
+        description="One user and a list of candidates in, the ordered slate out.",
+        lifespan=lifespan,
+    )
+    app.state.serving = serving
+    for module in (rank, models, rankers, health):
+        app.include_router(module.router)
+    errors.install(app)
+    app.add_middleware(Edge, telemetry=telemetry)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load:
+    """Makes models of the bundles in the models folder; they share the engine's one thread."""
+    # The largest run is a full batch, or one request that is larger still: all its items may be new.
+    most = max(settings.max_batch_rows, settings.max_candidates)
+    options = ModelOptions(
+        engine=EngineOptions(provider=settings.provider, threads=settings.intra_op_threads, max_fresh=most),
+        max_batch_rows=settings.max_batch_rows,
+        max_queued_rows=settings.max_queued_rows,
+    )
+
+    def observe(run: BatchRun) -> None:
+        telemetry.batch(run.entries, run.rows, run.run_s)
+
+    def load(version: str) -> Model:
+        return Model.load(settings.models / version, options, executor, observe)
+
+    return load
+
+
+@asynccontextmanager
+async def _running(serving: Serving) -> AsyncIterator[None]:
+    await serving.registry.open()
+    await _all_tried(serving)
+    watch = asyncio.create_task(_watch(serving), name="watch")
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        await serving.registry.close()
+
+
+async def _all_tried(serving: Serving) -> None:
+    """Wait until every deployed ranker serves, or there is nothing left to try for it.
+
+    A worker takes no traffic before: no request may meet one that comes back while the others serve.
+    """
+    registry, generation = serving.registry, 0
+    with suppress(BundleError):  # the registry finds the same, and says so in /readyz
+        generation = (await asyncio.to_thread(deployment.read, serving.settings.models)).generation
+    # Looked at and not waited for: several things end it, and it happens once in a process.
+    while not registry.complaint and not _tried(registry, generation):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
+def _tried(registry: Registry, generation: int) -> bool:
+    """Has all been done, as far as it can be, that this generation of the deployment asks for?"""
+    if registry.status().generation < generation:
+        return False
+    failed = registry.failed.keys()
+    deployed = [ranker.deployed for ranker in registry.rankers().values() if ranker.version is None]
+    return all({ranker.version, ranker.previous} - {None} <= failed for ranker in deployed if ranker)
+
+
+async def _watch(serving: Serving) -> None:
+    """Measure what only time shows: how late the event loop wakes, and what serves."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + WATCH_S
+        await asyncio.sleep(WATCH_S)
+        serving.telemetry.lag(max(0.0, loop.time() - due))
+        provider = next((resident.model.provider for resident in serving.registry.residents()), "none")
+        serving.telemetry.serving(serving.registry.status().rankers, provider)
+
+
+def _own_version() -> str:
+    try:
+        return version("rankserve")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"

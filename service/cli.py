@@ -1,0 +1,235 @@
+"""`rankserve`: serve, and look after versions from the command line.
+
+Promoting works on the models folder alone, whether a service runs or not, as the operators' routes do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from service import logs, promotion
+from service.bundle.errors import BundleError
+from service.errors import RankserveError, SwapRefused
+from service.promotion import Promoted
+from service.settings import LogLevel, Provider, Settings
+from service.supervisor import Supervisor, inherited, listen
+from service.telemetry import Telemetry, forget_worker
+from service.versions import Versions
+from service.worker import run_worker
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+bundles = typer.Typer(no_args_is_help=True, help="Look at the bundles in the models folder.")
+cli.add_typer(bundles, name="bundles")
+
+
+def _help(setting: str) -> Any:
+    """An option that overrides a setting, with the setting's own help text."""
+    return typer.Option(help=f"{Settings.model_fields[setting].description} [RANKSERVE_{setting.upper()}]")
+
+
+Models = Annotated[Path | None, _help("models")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Version = Annotated[str, typer.Argument(help="Name of the bundle's folder.")]
+RankerName = Annotated[str, typer.Option("--ranker", help="The ranker; one of a new name is made.")]
+
+
+@cli.command()
+def serve(
+    models: Models = None,
+    host: Annotated[str | None, _help("host")] = None,
+    port: Annotated[int | None, _help("port")] = None,
+    workers: Annotated[int | None, _help("workers")] = None,
+    provider: Annotated[Provider | None, _help("provider")] = None,
+    log_level: Annotated[LogLevel | None, _help("log_level")] = None,
+) -> None:
+    """Serve what is deployed in the models folder, until SIGTERM or Ctrl-C.
+
+    Every other setting is a RANKSERVE_* variable: the README has them all.
+    """
+    settings = _settings(
+        models=models, host=host, port=port, workers=workers, provider=provider, log_level=log_level
+    )
+    logs.configure(settings.log_level)
+    if not settings.models.is_dir():
+        raise BundleError(f"there is no folder {settings.models}; name the models folder with --models")
+    try:
+        sock = listen(settings.host, settings.port)
+    except OSError as error:
+        raise RankserveError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    supervisor = Supervisor(
+        [sys.executable, "-m", "service.cli", "worker"],
+        sock,
+        workers=settings.workers,
+        environment=settings.environment(),
+        drain_limit_s=settings.drain_limit_s,
+        on_death=forget_worker,
+    )
+    raise typer.Exit(asyncio.run(supervisor.run()))
+
+
+@cli.command(hidden=True)
+def worker() -> None:
+    """One worker of a service; the supervisor starts it."""
+    # Imported here: the supervisor, and `rankserve bundles`, do without onnxruntime and its memory.
+    from service.app import create_app
+
+    place = inherited()
+    settings = Settings()
+    logs.configure(settings.log_level)
+    app = create_app(settings)
+    run_worker(app, place.sock, drain_grace_s=settings.drain_grace_s, on_drain=app.state.serving.drain)
+
+
+@cli.command()
+def promote(version: Version, ranker: RankerName = "default", models: Models = None) -> None:
+    """Let a ranker serve with a version, once every live worker has loaded and verified it."""
+    settings = _settings(models=models)
+    _operate(
+        promotion.promote(
+            settings.models, ranker, version, check=_check(settings), timeout_s=settings.swap_timeout_s
+        )
+    )
+
+
+@cli.command()
+def rollback(ranker: RankerName = "default", models: Models = None) -> None:
+    """Let a ranker serve with its previous version again."""
+    settings = _settings(models=models)
+    _operate(
+        promotion.rollback(settings.models, ranker, check=_check(settings), timeout_s=settings.swap_timeout_s)
+    )
+
+
+@bundles.command("list")
+def list_bundles(models: Models = None, json: AsJson = False) -> None:
+    """Every version: what it is, and what the workers make of it."""
+    found = Versions(_settings(models=models).models).all()
+    if json:
+        _print_json([version.model_dump() for version in found])
+        return
+    rows = [
+        (
+            version.version,
+            version.state,
+            ", ".join(version.rankers),
+            version.architecture or "",
+            ", ".join(version.tasks),
+            f"{version.bytes / 2**20:.1f} MiB",
+            version.created or "",
+            version.problem or "",
+        )
+        for version in found
+    ]
+    _print_table(("version", "state", "rankers", "architecture", "tasks", "size", "created", "problem"), rows)
+
+
+@bundles.command()
+def show(version: Version, models: Models = None, json: AsJson = False) -> None:
+    """What a version claims about itself."""
+    detail = Versions(_settings(models=models).models).one(version)
+    if json:
+        _print_json(detail.model_dump())
+        return
+    console = Console()
+    console.print(f"[bold]{detail.version}[/]  {detail.architecture}, {detail.created}, {detail.state}")
+    console.print(f"rankers: {', '.join(detail.rankers) or 'none'}   commit: {detail.commit or 'unknown'}")
+    console.print(f"formula: {detail.fusion.model_dump_json(exclude_defaults=True)}", soft_wrap=True)
+    _print_table(
+        ("task", "kind", "event", "given", "unit"),
+        [(task.name, task.kind, task.event, task.given or "", task.unit or "") for task in detail.task_specs],
+    )
+    _print_table(("feature", "kind", "scope"), [(one.name, one.kind, one.scope) for one in detail.features])
+    for part, by_task in detail.metrics.items():
+        names = list(dict.fromkeys(name for metrics in by_task.values() for name in metrics))
+        rows = [(task, *(_number(metrics.get(name)) for name in names)) for task, metrics in by_task.items()]
+        _print_table((part, *names), rows)
+
+
+@bundles.command()
+def verify(version: Version, models: Models = None, json: AsJson = False) -> None:
+    """Prove a bundle as a worker would: checksums, graphs, golden scores. Exits with 1 where it fails."""
+    settings = _settings(models=models)
+    Versions(settings.models).folder(version)
+    problem = None
+    try:
+        _check(settings)(version)
+    except BundleError as error:
+        problem = str(error)
+    except Exception as error:  # the process's edge: a bundle that breaks its runtime is not sound
+        problem = f"{type(error).__name__}: {error}"
+    if json:
+        _print_json({"version": version, "sound": problem is None, "problem": problem})
+    else:
+        typer.echo(f"{version} is sound: checksums and golden scores agree" if problem is None else problem)
+    raise typer.Exit(0 if problem is None else 1)
+
+
+def main() -> None:
+    """Run the command; what is the caller's to mend is one line, not a traceback."""
+    try:
+        cli()
+    except SwapRefused as error:
+        reasons = "".join(f"\n  {worker}: {reason}" for worker, reason in error.reasons.items())
+        sys.exit(f"rankserve: {error}{reasons}")
+    except (RankserveError, BundleError, OSError) as error:
+        sys.exit(f"rankserve: {error}")
+
+
+def _settings(**given: object) -> Settings:
+    """Settings from the environment, under the options that were given."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(step) for step in first["loc"]) or "settings"
+        raise typer.BadParameter(f"{path}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _check(settings: Settings) -> promotion.Check:
+    """Loads a version, as a worker would, and lets it go again."""
+
+    def check(version: str) -> None:
+        from service.app import loader
+
+        with ThreadPoolExecutor(1) as executor:
+            loader(settings, executor, Telemetry())(version).close()
+
+    return check
+
+
+def _operate(operation: Any) -> None:
+    promoted: Promoted = asyncio.run(operation)
+    where = f"{len(promoted.workers)} workers" if promoted.workers else "no worker is live; the next one"
+    typer.echo(f"{promoted.ranker}: {promoted.version} ({where}; before: {promoted.previous or 'nothing'})")
+    for worker, reason in promoted.behind.items():
+        typer.echo(f"  behind: {worker}: {reason}", err=True)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What can go wrong with a request or an operation, by kind.
+
+    RankserveError
+    ├── Unauthorized        no token, or not the right one
+    ├── Forbidden           not allowed here at all
+    ├── UnknownRanker
+    ├── UnknownVersion
+    ├── SwapRefused         a worker could not load the version
+    │   └── Superseded      a later operation overtook this one
+    ├── TooLarge            more bytes than the service reads
+    ├── UnsupportedMedia    a body in a form the service does not read
+    ├── InvalidRequest      well-formed, but no request we can answer
+    ├── Overloaded          no room to wait
+    ├── NotReady            nothing to serve with, yet or any more
+    ├── DeadlineExceeded    too late to be of use
+    └── InferenceFailed     the model broke on this request
+
+Every message is written for the caller: it names the field and the fix, and no internals.
+Knows no status codes: these are `api.errors`' table. Errors of a bundle live in `service.bundle.errors`.
+"""
+
+from collections.abc import Collection, Mapping
+
+
+class RankserveError(Exception):
+    """Anything the service says no with."""
+
+
+class Unauthorized(RankserveError):
+    """The bearer token is missing or wrong."""
+
+
+class Forbidden(RankserveError):
+    """The service does not offer this, whoever asks."""
+
+
+class UnknownRanker(RankserveError):
+    """No ranker of that name is deployed."""
+
+    def __init__(self, ranker: str, known: Collection[str] = ()) -> None:
+        """Name the rankers there are, so that a typo is seen at once."""
+        super().__init__(f"no ranker {ranker!r}; {_there_are('rankers', known)}")
+        self.ranker = ranker
+
+
+class UnknownVersion(RankserveError):
+    """No bundle of that version is in the models folder."""
+
+    def __init__(self, version: str, known: Collection[str] = ()) -> None:
+        """Name the versions there are, so that a typo is seen at once."""
+        super().__init__(f"no version {version!r}; {_there_are('versions', known)}")
+        self.version = version
+
+
+class SwapRefused(RankserveError):
+    """A version did not get to serve; the old one still does."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        """`reasons`: worker -> why it could not load the version."""
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
+
+
+class Superseded(SwapRefused):
+    """A later operation on the same ranker overtook this one."""
+
+
+class TooLarge(RankserveError):
+    """The body has more bytes than the service reads."""
+
+
+class UnsupportedMedia(RankserveError):
+    """The body comes in a form the service does not read."""
+
+
+class InvalidRequest(RankserveError):
+    """A request that no model could answer; `field` is the path of the culprit, as `user.age`."""
+
+    def __init__(self, field: str | None, message: str) -> None:
+        """`field` is None where the whole body is at fault."""
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
+class Overloaded(RankserveError):
+    """Admission refused: the rows that wait are as many as the service lets wait."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        """`retry_after_s`: when the queue is likely to have room, in seconds."""
+        super().__init__(f"too many rows wait already; try again in {retry_after_s:.2g} s")
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(RankserveError):
+    """No model can take the request: still loading, or draining before the end."""
+
+
+class DeadlineExceeded(RankserveError):
+    """The request's deadline passed before its answer was there."""
+
+    def __init__(
+        self, message: str = "the deadline passed before the slate was ranked; raise deadline_ms"
+    ) -> None:
+        """The default message fits every place that can notice."""
+        super().__init__(message)
+
+
+class InferenceFailed(RankserveError):
+    """The model could not score this request; its neighbours are unharmed."""
+
+
+def _there_are(what: str, known: Collection[str]) -> str:
+    return f"{what}: {', '.join(sorted(known))}" if known else f"there are no {what}"

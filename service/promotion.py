@@ -1,0 +1,203 @@
+"""Promote a version: stage it, wait until every live worker is ready, move the ranker, wait until all follow.
+
+Works on `deployment.json` and the workers' status files alone, so an API worker and the command line do the
+same. Operations on one ranker overtake each other: the last to begin wins, the earlier ones are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.bundle import deployment
+from service.bundle.deployment import DeployedRanker, Deployment, WorkerStatus
+from service.bundle.errors import BundleError
+from service.bundle.store import NAME, versions
+from service.errors import InvalidRequest, Superseded, SwapRefused, UnknownRanker, UnknownVersion
+
+_POLL_S = 0.05
+_FOLLOW_S = 10.0
+
+Check = Callable[[str], object]
+"""Blocking: loads a version, golden requests and all, and raises BundleError with the reason why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A ranker that has moved."""
+
+    ranker: str
+    version: str
+    previous: str | None
+    generation: int
+    workers: tuple[str, ...]
+    """that serve with it"""
+    behind: dict[str, str]
+    """live workers that do not, and why; empty but for a worker that broke on the way"""
+
+
+async def promote(
+    models: Path, ranker: str, version: str, *, check: Check, timeout_s: float = 120.0
+) -> Promoted:
+    """Let a ranker, which is made where there is none of that name, serve with a version.
+
+    `check` is called only where no worker is alive. All of it takes at most about `timeout_s` seconds.
+
+    Raises:
+        UnknownVersion: no bundle of that version.
+        InvalidRequest: that is no name for a ranker.
+        SwapRefused: a worker could not load it, or not in time, with the reasons; all serve as before.
+        Superseded: a later operation on this ranker began.
+        BundleError: deployment.json cannot be read.
+    """
+    if not re.fullmatch(NAME, ranker):
+        raise InvalidRequest("ranker", "a ranker's name has letters, digits, '.', '_' and '-' only")
+    known = await asyncio.to_thread(versions, models)
+    if version not in known:
+        raise UnknownVersion(version, known)
+    return await _operate(models, ranker, lambda _: version, check, timeout_s)
+
+
+async def rollback(models: Path, ranker: str, *, check: Check, timeout_s: float = 120.0) -> Promoted:
+    """Promote what a ranker served with before; twice is back again.
+
+    Raises:
+        UnknownRanker: none of that name is deployed.
+        SwapRefused: there is nothing to go back to; else as `promote`.
+    """
+
+    def previous(deployed: Deployment) -> str:
+        if ranker not in deployed.rankers:
+            raise UnknownRanker(ranker, deployed.rankers)
+        version = deployed.rankers[ranker].previous
+        if version is None:
+            raise SwapRefused(f"ranker {ranker!r} has no previous version; promote one by name")
+        return version
+
+    return await _operate(models, ranker, previous, check, timeout_s)
+
+
+async def _operate(
+    models: Path, ranker: str, choose: Callable[[Deployment], str], check: Check, timeout_s: float
+) -> Promoted:
+    operation = await asyncio.to_thread(_Operation.begin, models, ranker, choose)
+    try:
+        await operation.all_ready(check, timeout_s)
+        moved = await asyncio.to_thread(operation.move)
+    finally:  # refused, cancelled or broken; where it has moved there is nothing left to unstage
+        await asyncio.to_thread(operation.unstage)
+    return await operation.all_follow(moved, min(timeout_s, _FOLLOW_S))
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    models: Path
+    ranker: str
+    version: str
+    number: int
+    """the generation that staged it"""
+
+    @classmethod
+    def begin(cls, models: Path, ranker: str, choose: Callable[[Deployment], str]) -> _Operation:
+        """Stage the version that `choose` picks, and so overtake whatever is under way on this ranker."""
+
+        def change(deployed: Deployment) -> Deployment:
+            present = deployed.rankers.get(ranker, DeployedRanker())
+            update = {"staged": choose(deployed), "operation": deployed.generation}
+            return deployed.having(ranker, present.model_copy(update=update))
+
+        staged = deployment.update(models, change)
+        return cls(models, ranker, str(staged.rankers[ranker].staged), staged.generation)
+
+    async def all_ready(self, check: Check, timeout_s: float) -> None:
+        """Wait until every live worker can serve with the version; `check` it where there is none."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            alive = await asyncio.to_thread(self._look)
+            waiting = [status.worker for status in alive if not self._is_ready(status)]
+            if not waiting:
+                break
+            if time.monotonic() > deadline:
+                late = dict.fromkeys(waiting, f"not loaded within {timeout_s:g} s")
+                raise SwapRefused(f"{self.version} was not loaded in time; all serve as before", late)
+            await asyncio.sleep(_POLL_S)
+        if not alive:
+            try:
+                await asyncio.to_thread(check, self.version)
+            except BundleError as error:
+                raise SwapRefused(f"{self.version} cannot be loaded: {error}") from None
+
+    def move(self) -> Deployment:
+        """Let the ranker serve with the version."""
+
+        def change(deployed: Deployment) -> Deployment:
+            present = self._present(deployed)
+            previous = present.previous if present.version == self.version else present.version
+            update = {"version": self.version, "previous": previous, "staged": None}
+            return deployed.having(self.ranker, present.model_copy(update=update))
+
+        return deployment.update(self.models, change)
+
+    def unstage(self) -> None:
+        """Take back what `begin` did, unless it is done with or overtaken."""
+
+        def change(deployed: Deployment) -> Deployment:
+            present = deployed.rankers.get(self.ranker)
+            if present is None or present.operation != self.number or present.staged is None:
+                return deployed
+            update = present.model_copy(update={"staged": None})
+            return deployed.having(self.ranker, update if present.version else None)
+
+        deployment.update(self.models, change)
+
+    async def all_follow(self, moved: Deployment, timeout_s: float) -> Promoted:
+        """Wait until every live worker serves with the version, or is known to be unable to."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            deployed, alive = await asyncio.to_thread(self._read)
+            if (present := deployed.rankers.get(self.ranker)) is None or present.version != self.version:
+                raise Superseded(f"a later operation has moved ranker {self.ranker!r} on")
+            behind = {
+                status.worker: status.failed.get(self.version)
+                for status in alive
+                if status.generation < moved.generation or status.rankers.get(self.ranker) != self.version
+            }
+            if None not in behind.values() or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_POLL_S)
+        return Promoted(
+            ranker=self.ranker,
+            version=self.version,
+            previous=moved.rankers[self.ranker].previous,
+            generation=moved.generation,
+            workers=tuple(status.worker for status in alive if status.worker not in behind),
+            behind={worker: reason or f"not within {timeout_s:g} s" for worker, reason in behind.items()},
+        )
+
+    def _read(self) -> tuple[Deployment, list[WorkerStatus]]:
+        return deployment.read(self.models), deployment.live(self.models)
+
+    def _look(self) -> list[WorkerStatus]:
+        """The live workers, while this operation is the last and none of them has failed."""
+        deployed, alive = self._read()
+        self._present(deployed)
+        current = [status for status in alive if status.generation >= self.number]
+        failed = {
+            status.worker: status.failed[self.version] for status in current if self.version in status.failed
+        }
+        if failed:
+            raise SwapRefused(f"{self.version} could not be loaded; all serve as before", failed)
+        return alive
+
+    def _is_ready(self, status: WorkerStatus) -> bool:
+        return status.generation >= self.number and self.version in status.ready
+
+    def _present(self, deployed: Deployment) -> DeployedRanker:
+        present = deployed.rankers.get(self.ranker)
+        if present is None or present.operation != self.number:
+            raise Superseded(f"a later operation on ranker {self.ranker!r} overtook this one")
+        return present

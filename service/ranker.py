@@ -1,0 +1,150 @@
+"""The whole story of a request: lease, encode, batch, fuse, order.
+
+Knows wire types, and no HTTP: the answer is a `Slate` of arrays, which `api.codec` turns into bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.columns import Value
+from service.bundle.encoder import Encoded
+from service.bundle.fusion import FusionFormula, GroupLogs
+from service.engine import Inference
+from service.model import Model
+from service.registry import Registry
+from service.telemetry import Stopwatch, Telemetry
+from service.wire import Candidate, RankRequest
+
+Inline = dict[int, Mapping[str, Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """A ranked request: `N` candidates in the order they were sent, `K` of them in the answer."""
+
+    ranker: str
+    version: str
+    ids: Sequence[str]
+    """[N]"""
+    order: NDArray[np.intp]
+    """[K] positions among the candidates, the best first"""
+    scores: NDArray[np.float64]
+    """[N] fused; NaN where the model gave no finite number for what the formula reads"""
+    tasks: Mapping[str, NDArray[np.float32]]
+    """[N] by task"""
+    factors: tuple[GroupLogs, ...] | None
+    """each array [N]; None where not asked for"""
+    degraded: tuple[str, ...]
+    """stores that failed"""
+    defaults: dict[str, int]
+    """table -> ids that came without any features"""
+    timings_ms: dict[str, float]
+    """stage -> milliseconds"""
+
+
+class Ranker:
+    """Ranks requests with whatever version their ranker serves with now."""
+
+    def __init__(self, registry: Registry, telemetry: Telemetry) -> None:
+        self._registry = registry
+        self._telemetry = telemetry
+
+    async def rank(self, request: RankRequest, deadline: float) -> Slate:
+        """The slate of a request, by `deadline` on the event loop's clock.
+
+        Raises:
+            UnknownRanker, NotReady: there is no model to rank with.
+            FeatureError, FusionError: a value that this version cannot read, a formula it cannot compute.
+            Overloaded, DeadlineExceeded, InferenceFailed: as `Batcher.submit`.
+        """
+        watch = Stopwatch()
+        with self._registry.lease(request.ranker) as model:
+            formula = self._formula(request, model)
+            ids, inline = _candidates(request.candidates)
+            encoded = model.encoder.request(request.user_id, request.user, request.context, ids, inline)
+            watch.lap("encode")
+            inference = await model.batcher.submit(encoded, deadline)
+            watch.lap("batch")
+            attributes = {
+                name: model.encoder.attribute(name, encoded.item_row, inline) for name in formula.attributes
+            }
+            scores = formula.score(inference.scores, attributes)
+            order = best(scores, request.limit)
+            factors = formula.explain(inference.scores, attributes) if request.explain else None
+            watch.lap("fuse")
+            slate = Slate(
+                ranker=request.ranker,
+                version=model.version,
+                ids=ids,
+                order=order,
+                scores=scores,
+                tasks=inference.scores,
+                factors=factors,
+                degraded=(),
+                defaults=_defaults(request, model, encoded, inline),
+                timings_ms=_timings(watch, inference),
+            )
+        self._observe(slate)
+        return slate
+
+    def _formula(self, request: RankRequest, model: Model) -> FusionFormula:
+        """The request's own, else the one deployed for the ranker, else the bundle's."""
+        if request.fusion is not None:
+            model.check(request.fusion)
+            return request.fusion
+        return self._registry.fusion(request.ranker) or model.formula
+
+    def _observe(self, slate: Slate) -> None:
+        finite = np.logical_and.reduce([np.isfinite(scores) for scores in slate.tasks.values()])
+        self._telemetry.slate(
+            slate.ranker,
+            slate.version,
+            candidates=len(slate.ids),
+            not_finite=len(finite) - int(np.count_nonzero(finite)),
+            defaults=slate.defaults,
+            timings_ms=slate.timings_ms,
+        )
+
+
+def best(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.intp]:
+    """Positions of the best `limit` scores, [K], the best first.
+
+    Equal scores keep their order. NaN is the lowest of all: no number, no place among the others.
+    """
+    return np.argsort(-scores, kind="stable")[:limit]
+
+
+def _candidates(candidates: Sequence[str | Candidate]) -> tuple[list[str], Inline]:
+    """Ids [N], and by position the features that came with them."""
+    ids = [candidate if isinstance(candidate, str) else candidate.id for candidate in candidates]
+    inline: Inline = {
+        at: candidate.features
+        for at, candidate in enumerate(candidates)
+        if not isinstance(candidate, str) and candidate.features
+    }
+    return ids, inline
+
+
+def _defaults(request: RankRequest, model: Model, encoded: Encoded, inline: Inline) -> dict[str, int]:
+    """How many ids came without any features, neither stored nor in the request."""
+    unknown = np.flatnonzero(encoded.item_row == 0)
+    known_user = request.user_id is None or request.user or model.encoder.user_row(request.user_id)
+    return {"users": int(not known_user), "items": sum(at not in inline for at in unknown.tolist())}
+
+
+def _timings(watch: Stopwatch, inference: Inference) -> dict[str, float]:
+    """Milliseconds by stage; `wait` is what `batch` took beyond the engine's own stages."""
+    engine = {"user": inference.user_ms, "item": inference.item_ms, "rank": inference.rank_ms}
+    wait = max(0.0, watch.stages["batch"] - sum(engine.values()))
+    return {
+        "encode": watch.stages["encode"],
+        "wait": wait,
+        **engine,
+        "fuse": watch.stages["fuse"],
+        "total": watch.total,
+    }

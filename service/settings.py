@@ -1,0 +1,96 @@
+"""Every setting of the service, read once from RANKSERVE_* variables and the command line.
+
+The only module beside the supervisor that reads the environment. Help texts here are the ones that
+`rankserve serve --help` and the README show.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.wire import MAX_CANDIDATES
+
+Provider = Literal["auto", "cpu", "cuda"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """Settings of one process; the same in every worker."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RANKSERVE_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        populate_by_name=True,
+    )
+
+    models: Path = Path("models")
+    """Folder of the bundles and of deployment.json."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    workers: int = Field(1, ge=1, le=256)
+    """Worker processes. Each holds its own copy of every model and keeps one core busy."""
+    token: SecretStr | None = Field(None, min_length=1)
+    """Bearer token of the operators' routes (promote, rollback); they are closed without one."""
+
+    max_candidates: int = Field(2_000, ge=1, le=MAX_CANDIDATES)
+    """Most candidates in a request; more are refused with 422."""
+    max_body_bytes: int = Field(4 * 2**20, ge=1_024)
+    """Largest body that is read; a larger one is refused with 413."""
+    allow_request_fusion: bool = False
+    """Let a request bring a fusion formula of its own."""
+
+    deadline_ms: float = Field(1_000, gt=0, allow_inf_nan=False)
+    """Deadline of a request that names none."""
+    max_deadline_ms: float = Field(10_000, gt=0, allow_inf_nan=False)
+    """The longest deadline that a request can ask for; a longer one is cut to it."""
+    max_queued_rows: int = Field(20_000, ge=1)
+    """Most rows that wait for the engine; beyond them requests get 429 at once."""
+    max_batch_rows: int = Field(2_048, ge=1)
+    """Most rows in one run of the engine; a request of more rows runs alone."""
+
+    provider: Provider = "auto"
+    """What computes; auto takes CUDA where it works and the CPU elsewhere."""
+    intra_op_threads: int = Field(1, ge=1, le=256)
+    """Threads of a worker's engine. More workers are nearly always better than more threads."""
+
+    drain_grace_s: float = Field(5, ge=0, le=3_600, allow_inf_nan=False)
+    """How long a worker that is told to stop goes on to accept, so that load balancers notice first."""
+    drain_limit_s: float = Field(60, gt=0, le=3_600, allow_inf_nan=False)
+    """Workers that have not ended so long after they were told to are killed."""
+    swap_timeout_s: float = Field(120, gt=0, allow_inf_nan=False)
+    """How long a promotion waits for every worker to load the version."""
+    metrics_dir: Path | None = Field(None, validation_alias="PROMETHEUS_MULTIPROC_DIR")
+    """Where workers share their metrics; the supervisor sets it, under prometheus_client's own name."""
+    log_level: LogLevel = "info"
+    """Least severe log lines that are written; as JSON to the standard error."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.deadline_ms > self.max_deadline_ms:
+            raise ValueError("deadline_ms is more than max_deadline_ms; lower it or raise the other")
+        if self.drain_grace_s >= self.drain_limit_s:
+            raise ValueError("drain_grace_s is not less than drain_limit_s; lower it or raise the other")
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process these settings."""
+        given = {name: getattr(self, name) for name in self.model_fields_set - {"metrics_dir"}}
+        return {
+            f"RANKSERVE_{name.upper()}": value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(value)
+            for name, value in given.items()
+            if value is not None
+        }
+
+    def deadline_s(self, asked_ms: float | None) -> float:
+        """Seconds that a request may take, counted from its arrival."""
+        return min(asked_ms or self.deadline_ms, self.max_deadline_ms) / 1e3

@@ -1,0 +1,209 @@
+"""Versions in memory: loaded behind the requests, leased by them, freed after the last of them."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+import weakref
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from service.bundle import deployment
+from service.errors import NotReady
+from service.registry import Registry
+from tests.service.shelf import Shelf, answered_by, deploy, opened, serves, until, worker
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """Three versions to load."""
+    return Shelf(tmp_path, "v1", "v2", "v3")
+
+
+async def test_loading_leaves_the_loop_alone(tmp_path: Path, shelf: Shelf) -> None:
+    """A load blocks a thread of its own, and loads and frees are all in that one thread."""
+    threads: set[str] = set()
+
+    def load(version: str) -> object:
+        threads.add(threading.current_thread().name)
+        return shelf.load(version)
+
+    deploy(tmp_path, version="v1")
+    registry = Registry(tmp_path, load, worker="w1", poll_s=0.005)  # type: ignore[arg-type]
+    async with opened(registry):
+        await until(lambda: registry.ready)
+        deploy(tmp_path, version="v2")
+        await until(lambda: shelf.in_memory == ["v2"])
+    assert threads == {"residents_0"}
+
+
+async def test_a_lease_keeps_its_version(tmp_path: Path, shelf: Shelf) -> None:
+    """A request ends with the version it began with, which is freed after its last lease and not before."""
+    deploy(tmp_path, version="v1")
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.ready)
+        with registry.lease("default") as first:
+            with registry.lease("default") as second:
+                deploy(tmp_path, version="v2", previous="v1")
+                await until(lambda: answered_by(registry) == "v2")
+                assert first is second
+            assert [resident.version for resident in registry.residents()] == ["v2", "v1"]
+            await asyncio.sleep(0.05)
+            assert not first.is_closed  # type: ignore[attr-defined]
+        await until(lambda: shelf.in_memory == ["v2"])
+        assert [resident.version for resident in registry.residents()] == ["v2"]
+        assert first.is_drained  # type: ignore[attr-defined]
+        assert first.is_closed  # type: ignore[attr-defined]
+
+
+async def test_a_request_that_breaks_gives_its_lease_back(tmp_path: Path, shelf: Shelf) -> None:
+    """An error or a cancellation ends a lease like an answer does."""
+    deploy(tmp_path, version="v1")
+
+    async def request(registry: Registry) -> None:
+        with registry.lease("default"):
+            await asyncio.sleep(60)
+
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.ready)
+        with pytest.raises(ZeroDivisionError), registry.lease("default"):
+            _ = 1 // 0
+        cancelled = asyncio.create_task(request(registry))
+        await until(lambda: registry.residents()[0].leases)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        deploy(tmp_path, version="v2")
+        await until(lambda: shelf.in_memory == ["v2"])
+
+
+async def test_a_third_version_waits(tmp_path: Path, shelf: Shelf) -> None:
+    """While a request holds the old version beside the new, a third one is not loaded."""
+    deploy(tmp_path, version="v1")
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.ready)
+        with registry.lease("default"):
+            deploy(tmp_path, version="v2", previous="v1", staged="v3")
+            await until(lambda: answered_by(registry) == "v2")
+            await asyncio.sleep(0.05)
+            assert shelf.in_memory == ["v1", "v2"]
+        await until(lambda: registry.status().ready == ("v2", "v3"))
+    assert shelf.most == 2
+
+
+async def test_close_waits_for_leases(tmp_path: Path, shelf: Shelf) -> None:
+    """Closing takes no new requests, lets those under way end, and frees all."""
+    deploy(tmp_path, version="v1")
+    registry = worker(tmp_path, shelf)
+    await registry.open()
+    await until(lambda: registry.ready)
+    with registry.lease("default") as model:
+        closing = asyncio.create_task(registry.close(grace_s=5))
+        await until(lambda: not deployment.workers(tmp_path))
+        with pytest.raises(NotReady, match="about to end"):
+            answered_by(registry)
+        assert not model.is_closed  # type: ignore[attr-defined]
+    await closing
+    assert shelf.in_memory == []
+
+
+async def test_close_while_loading(tmp_path: Path, shelf: Shelf) -> None:
+    """What is being loaded while the worker closes is freed as well."""
+    deploy(tmp_path, version="v1")
+    free = shelf.hold("v1")
+    registry = worker(tmp_path, shelf)
+    await registry.open()
+    await until(lambda: shelf.loads)
+    closing = asyncio.create_task(registry.close(grace_s=5))
+    await until(lambda: not deployment.workers(tmp_path))
+    free.set()
+    await closing
+    assert shelf.in_memory == []
+
+
+async def test_close_does_not_wait_for_ever(tmp_path: Path, shelf: Shelf) -> None:
+    """A lease that never comes back does not keep the worker from ending."""
+    deploy(tmp_path, version="v1")
+    registry = worker(tmp_path, shelf)
+    await registry.open()
+    await until(lambda: registry.ready)
+    with registry.lease("default"):
+        await registry.close(grace_s=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is the whole process's")
+async def test_the_loading_thread_is_nice(tmp_path: Path, shelf: Shelf) -> None:
+    """Requests go before a load: their thread keeps the process's own priority."""
+    priorities: list[int] = []
+
+    def load(version: str) -> object:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return shelf.load(version)
+
+    deploy(tmp_path, version="v1")
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    registry = Registry(tmp_path, load, worker="w1", niceness=7)  # type: ignore[arg-type]
+    async with opened(registry):
+        await until(lambda: registry.ready)
+    assert priorities == [max(own, 7)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
+async def test_close_unopened(tmp_path: Path, shelf: Shelf) -> None:
+    """A registry that never opened closes too."""
+    await worker(tmp_path, shelf).close()
+
+
+def has_only(registry: Registry, shelf: Shelf, version: str) -> bool:
+    """Whether the version serves, and no other is in memory."""
+    return serves(registry) == version and shelf.in_memory == [version]
+
+
+async def test_nothing_keeps_a_freed_model(tmp_path: Path, shelf: Shelf) -> None:
+    """After many swaps no model but the last is reachable: nothing holds on to one."""
+    deploy(tmp_path, version="v1")
+    kept: list[weakref.ref[object]] = []
+    gc.disable()  # so that a cycle would show
+    try:
+        async with opened(worker(tmp_path, shelf)) as registry:
+            for number in range(20):
+                version = f"v{number % 3 + 1}"
+                deploy(tmp_path, version=version)
+                await until(partial(has_only, registry, shelf, version))
+                with registry.lease("default") as model:
+                    kept.append(weakref.ref(model))
+                del model
+            await until(lambda: sum(ref() is not None for ref in kept) == 1)
+    finally:
+        gc.enable()
+
+
+async def test_requests_during_swaps(tmp_path: Path, shelf: Shelf) -> None:
+    """While versions change all the time, a request has one version, and that stays open to its end."""
+    deploy(tmp_path, version="v1")
+    answered: set[str] = set()
+
+    async def ask(registry: Registry) -> None:
+        while len(answered) < 3:
+            with registry.lease("default") as model:
+                version = model.version
+                for _ in range(5):
+                    await asyncio.sleep(0.001)
+                    assert not model.is_closed  # type: ignore[attr-defined]
+                assert model.version == version
+                answered.add(version)
+
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.ready)
+        asking = asyncio.gather(*(ask(registry) for _ in range(20)))
+        for number in range(1, 400):
+            if asking.done():
+                break
+            version = f"v{number % 3 + 1}"
+            deploy(tmp_path, version=version)
+            await asyncio.sleep(0.02)
+        await asking
+    assert answered == {"v1", "v2", "v3"}
+    assert shelf.most == 2

@@ -1,0 +1,252 @@
+"""Real workers under a real supervisor: what a client sees when either is stopped, killed, or broken."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from service.supervisor import listen
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    closes: bool
+    body: str
+
+
+@dataclass
+class Connection:
+    """One connection to the service."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def get(self, path: str) -> Answer:
+        """An answer; ConnectionError or IncompleteReadError where the connection ends before it."""
+        self.writer.write(f"GET {path} HTTP/1.1\r\nhost: tiny\r\n\r\n".encode())
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length: ")[1].split()[0])
+        body = await self.reader.readexactly(length)
+        return Answer(int(head.split()[1]), "connection: close" in head, body.decode())
+
+
+@dataclass
+class Service:
+    """A supervisor in a process of its own."""
+
+    process: Process
+    port: int
+    log: list[str] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
+
+    async def connect(self) -> Connection:
+        """A new connection."""
+        self.connections.append(Connection(*await asyncio.open_connection("127.0.0.1", self.port)))
+        return self.connections[-1]
+
+    async def get(self, path: str) -> Answer:
+        """An answer on a connection of its own."""
+        connection = await self.connect()
+        answer = await connection.get(path)
+        connection.writer.close()
+        return answer
+
+    async def logged(self, text: str, times: int = 1) -> None:
+        """Read the log until that has been said."""
+        while sum(text in line for line in self.log) < times:
+            assert self.process.stderr is not None
+            line = await self.process.stderr.readline()
+            assert line, f"ended without {text!r}: {self.log}"
+            self.log.append(line.decode())
+
+    async def ended(self) -> int:
+        """The exit code."""
+        await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    async def refuses(self) -> None:
+        """Wait until nobody listens."""
+        while True:
+            try:
+                (await self.connect()).writer.close()
+            except ConnectionError:
+                return
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(
+    grace_s: float, workers: int = 1, ready: int | None = None, **environment: str
+) -> AsyncIterator[Service]:
+    """A service of which `ready` workers have started (None: all); nothing of it is left in the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.service.tiny_service", "supervisor", str(grace_s), str(workers)),
+        env={**os.environ, **environment},
+        stderr=PIPE,
+    )
+    service = Service(process, 0)
+    try:
+        async with asyncio.timeout(40):
+            await service.logged("listening on")
+            service.port = int(service.log[-1].split(":")[2].split()[0])
+            await service.logged("startup complete", workers if ready is None else ready)
+            yield service
+    finally:
+        if process.returncode is None:
+            process.kill()  # and its workers with it
+        await process.wait()
+        for connection in service.connections:
+            connection.writer.close()
+
+
+@dataclass
+class Client:
+    """Keeps a connection alive and asks on, until nobody listens any more."""
+
+    service: Service
+    counts: Counter[str]
+
+    async def run(self) -> None:
+        """Count what happened to every request."""
+        while True:
+            try:
+                connection = await self.service.connect()
+            except ConnectionError:
+                return
+            await self.use(connection)
+            connection.writer.close()
+
+    async def use(self, connection: Connection) -> None:
+        fresh = True
+        try:
+            while not (answer := await connection.get("/0.001")).closes:
+                self.counts["kept" if answer.status == 200 else "refused"] += 1
+                fresh = False
+                await asyncio.sleep(0.002)
+            self.counts["closed"] += 1
+        except ConnectionResetError:
+            # Reset before it was accepted: it came as the port closed. Any other reset lost a request.
+            self.counts["too late" if fresh else "lost"] += 1
+        except asyncio.IncompleteReadError:
+            self.counts["lost"] += 1
+
+
+async def test_sigterm_under_load_loses_no_request() -> None:
+    """Unready first, then drained: who keeps a connection alive is told to close it, and all are answered."""
+    async with serving(grace_s=0.5, workers=2) as service:
+        counts: Counter[str] = Counter()
+        clients = [asyncio.create_task(Client(service, counts).run()) for _ in range(8)]
+        watching = await service.connect()
+        assert await watching.get("/readyz") == Answer(200, False, "ready")
+        while counts["kept"] < 200:
+            await service.get("/")
+        service.process.send_signal(signal.SIGTERM)
+        while (answer := await service.get("/readyz")).status == 200:
+            pass
+        assert answer == Answer(503, True, "draining")
+        await asyncio.gather(*clients)
+        assert await service.ended() == 0
+    assert counts["closed"] > len(clients)
+    assert counts["lost"] == counts["refused"] == 0
+
+
+async def test_what_is_in_flight_at_the_end_is_answered() -> None:
+    """A request that outlasts the grace still gets its answer; an idle connection holds nothing up."""
+    async with serving(grace_s=0) as service:
+        idle = await service.connect()
+        await idle.get("/")
+        slow = asyncio.create_task(service.get("/1.5"))
+        await service.get("/")
+        service.process.send_signal(signal.SIGTERM)
+        await service.refuses()
+        assert not slow.done()
+        answer = await slow
+        assert (answer.status, answer.closes) == (200, True)
+        assert await service.ended() == 0
+
+
+async def test_a_connection_whose_request_is_on_its_way_is_answered() -> None:
+    """Accepted before the port closed, asked after: uvicorn alone would drop it."""
+    async with serving(grace_s=0) as service:
+        early = await service.connect()
+        await service.get("/")
+        service.process.send_signal(signal.SIGTERM)
+        await service.refuses()
+        answer = await early.get("/")
+        assert (answer.status, answer.closes) == (200, True)
+        assert await service.ended() == 0
+
+
+async def test_ctrl_c_skips_the_grace() -> None:
+    """A person at a terminal does not wait for load balancers."""
+    async with serving(grace_s=600, workers=2) as service:
+        service.process.send_signal(signal.SIGINT)
+        assert await service.ended() == 0
+
+
+async def test_a_second_signal_kills() -> None:
+    """Nobody is held up against their will; the exit code tells that it was not clean."""
+    async with serving(grace_s=600) as service:
+        service.process.send_signal(signal.SIGTERM)
+        await service.logged("SIGTERM")
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.ended() == 1
+
+
+async def test_a_killed_worker_is_replaced_while_the_other_serves() -> None:
+    """Every request on another connection is answered, and a new worker joins."""
+    async with serving(grace_s=0, workers=2) as service:
+        victim = int((await service.get("/")).body)
+        os.kill(victim, signal.SIGKILL)
+        await service.logged("ended with signal 9; again in")
+        assert (await service.get("/")).status == 200
+        await service.logged("startup complete", times=3)
+        pids = {(await service.get("/")).body for _ in range(20)}
+        assert str(victim) not in pids
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.ended() == 0
+
+
+async def test_a_worker_that_cannot_start_leaves_the_others_serving() -> None:
+    """Uvicorn's supervisor ends the service here."""
+    async with serving(grace_s=0, workers=2, ready=1, TINY_BROKEN="0") as service:
+        await service.logged("worker 0 ended with exit code 3", times=2)
+        assert (await service.get("/")).status == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.ended() == 0
+
+
+async def test_a_worker_told_to_stop_while_it_loads_stops_at_once() -> None:
+    """It has accepted nothing: there is nothing to wait for."""
+    async with serving(grace_s=600, ready=0, TINY_SLOW="0") as service:
+        await service.logged("hangs")
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.ended() == 0
+
+
+async def test_workers_die_with_a_killed_supervisor() -> None:
+    """The port is free for whoever starts the service again."""
+    async with serving(grace_s=600, workers=2) as service:
+        service.process.kill()
+        await service.refuses()
+        listen("127.0.0.1", service.port).close()
+        assert await service.ended() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("path", ["/", "/readyz"])
+async def test_connections_are_kept_alive_otherwise(path: str) -> None:
+    """Nobody is told to close a connection of a service that stays."""
+    async with serving(grace_s=0) as service:
+        connection = await service.connect()
+        assert [(await connection.get(path)).closes for _ in range(3)] == [False] * 3

@@ -1,0 +1,77 @@
+"""A service of two routes under the real supervisor and workers; `main` has its command line.
+
+`GET /readyz` is 200, or 503 while draining; every other path answers with the worker's pid, after as many
+seconds as the path says: `/0.2`. TINY_BROKEN names the worker that fails at start, TINY_SLOW one that hangs.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+
+from service.supervisor import Supervisor, inherited, listen
+from service.worker import Message, Receive, Send, run_worker
+
+
+class TinyApp:
+    """What a worker serves."""
+
+    def __init__(self, index: str) -> None:
+        self.index = index
+        self.draining = False
+
+    def drain(self) -> None:
+        """No longer ready."""
+        self.draining = True
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """An ASGI app."""
+        if scope["type"] == "lifespan":
+            await self.lifespan(receive, send)
+        elif scope["path"] == "/readyz":
+            await answer(send, 503 if self.draining else 200, b"draining" if self.draining else b"ready")
+        else:
+            await asyncio.sleep(float(scope["path"][1:] or 0))
+            await answer(send, 200, str(os.getpid()).encode())
+
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        """Starts, unless told otherwise, and ends."""
+        await receive()
+        if os.environ.get("TINY_BROKEN") == self.index:
+            await send({"type": "lifespan.startup.failed", "message": "broken on purpose"})
+            return
+        if os.environ.get("TINY_SLOW") == self.index:
+            logging.info("hangs")
+            time.sleep(60)  # noqa: ASYNC251  as a load that holds the loop
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def answer(send: Send, status: int, body: bytes) -> None:
+    """A whole answer of known length."""
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def main(role: str, grace_s: str, workers: str = "2", drain_limit_s: str = "20") -> int:
+    """The supervisor, or, started by it, a worker."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if role == "worker":
+        place = inherited()
+        app = TinyApp(str(place.index))
+        run_worker(app, place.sock, drain_grace_s=float(grace_s), on_drain=app.drain)
+        return 0
+    supervisor = Supervisor(
+        [sys.executable, "-m", "tests.service.tiny_service", "worker", grace_s],
+        listen("127.0.0.1", 0),
+        workers=int(workers),
+        drain_limit_s=float(drain_limit_s),
+    )
+    return asyncio.run(supervisor.run())
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
