@@ -1,0 +1,257 @@
+"""One training run as a TOML file: data, features, tasks, model, split, loop and fusion."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from service.bundle.errors import FusionError
+from service.bundle.fusion import FusionFormula
+from service.bundle.kinds import Name
+from service.bundle.manifest import TaskSpec, graph_inputs
+from service.bundle.schema import FeatureSchema, Side
+from training.datasets import DatasetConfig
+from training.models import ModelConfig
+
+FUSED = "fused"
+"""stands for the fused score where metrics are named by task"""
+
+PLAINLY = {
+    "extra_forbidden": "unknown key",
+    "missing": "is missing",
+    "too_short": "needs at least {min_length} of them",
+    "union_tag_not_found": "{discriminator} is missing",
+    "union_tag_invalid": "{discriminator} is {tag!r}; there is {expected_tags}",
+}
+"""what pydantic's types of faults mean in a config"""
+
+
+class ConfigError(ValueError):
+    """A config is wrong; the message names the key and the fix."""
+
+
+def _day(value: Any) -> Any:
+    """A day as yyyymmdd, from ``2022-05-04`` (a string or a TOML date) or ``20220504``."""
+    text = value.isoformat() if isinstance(value, datetime.date) else str(value)
+    try:
+        return int(datetime.datetime.strptime(text.replace("-", ""), "%Y%m%d").strftime("%Y%m%d"))
+    except ValueError:
+        raise ValueError(f"{text!r} is no day; write 2022-05-04 or 20220504") from None
+
+
+Day = Annotated[int, BeforeValidator(_day)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TaskConfig(_Frozen):
+    """A task: a label of the log and how the model learns it.
+
+    Attributes:
+        name: of the score.
+        label: of the log; the task's name if not given.
+        mask: a label that must be 1 for the row to count, in the loss and in the metrics: "only where click".
+            The score is then conditional on that event.
+        transform: of the label before the loss; the graph undoes it.
+        weight: in the loss, and in the combination that stops training.
+        gain: of the label in NDCG of the fused score.
+    """
+
+    name: Name
+    kind: Literal["binary", "regression"] = "binary"
+    label: Name | None = None
+    mask: Name | None = None
+    transform: Literal["none", "log1p"] = "none"
+    unit: str | None = None
+    weight: PositiveFloat = 1.0
+    gain: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if self.kind == "binary" and self.transform != "none":
+            raise ValueError("a binary task's label takes no transform; leave it out")
+        if self.mask == self.event:
+            raise ValueError("the mask is the task's own label, which would be 1 in every row that counts")
+        if self.name == FUSED:
+            raise ValueError(f"{FUSED!r} names the fused score among the metrics; choose another name")
+        return self
+
+    @property
+    def event(self) -> str:
+        """The label it reads."""
+        return self.label or self.name
+
+    def spec(self) -> TaskSpec:
+        """What the bundle says of it."""
+        return TaskSpec(
+            name=self.name,
+            kind=self.kind,
+            event=self.event,
+            given=self.mask,
+            transform=self.transform,
+            unit=self.unit,
+        )
+
+
+class SplitConfig(_Frozen):
+    """The split by time: training days up to and with `train_until`, validation, then test."""
+
+    train_until: Day
+    validate_until: Day
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if not self.train_until < self.validate_until:
+            raise ValueError("validate_until must be a later day than train_until")
+        return self
+
+
+class TrainConfig(_Frozen):
+    """The loop.
+
+    Attributes:
+        epochs: at most.
+        patience: epochs without a better validation before it stops; the best weights are kept.
+        batch_size: impressions a step.
+        learning_rate: of Adam, warmed up over the first steps and then decayed to a tenth by a cosine.
+        weight_decay: of AdamW, on all but embeddings and biases.
+        embedding_decay: of AdamW, on the embedding table.
+        threads: of torch; 0 lets torch choose.
+    """
+
+    epochs: PositiveInt = 4
+    patience: PositiveInt = 2
+    batch_size: PositiveInt = 2048
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    embedding_decay: Annotated[float, Field(ge=0)] = 1e-5
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainingConfig(BaseModel):
+    """A whole run. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetConfig
+    split: SplitConfig
+    features: FeatureSchema
+    tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    fusion: FusionFormula
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tasks: names come twice in {names}")
+        for side in (Side.USER, Side.ITEM):
+            if not graph_inputs(self.features, side):
+                raise ValueError(
+                    f"features: none is of the {side}; a ranker reads both the user and the item"
+                )
+        try:
+            self.fusion.check(names, self.fusion.attributes)
+        except FusionError as error:
+            raise ValueError(f"fusion: {error}") from None
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read a config; each override ``key.path=value`` replaces one value, which is read as TOML.
+
+    Raises:
+        ConfigError: the file is not to be read, or a key is unknown, missing or wrong.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+    for override in overrides:
+        _override(raw, override)
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: Mapping[str, Any], name: str) -> TrainingConfig:
+    """A config from plain values. `features` and `tables` stand beside each other in the file.
+
+    Raises:
+        ConfigError: a key is unknown, missing or wrong.
+    """
+    plain = dict(raw)
+    plain["features"] = {"features": plain.get("features", []), "tables": plain.pop("tables", {})}
+    try:
+        return TrainingConfig.model_validate(plain)
+    except ValidationError as error:
+        told = [_told(fault, plain) for fault in _first_causes(error.errors())]
+        raise ConfigError("\n  ".join([f"{name}:", *told])) from None
+
+
+def _told(fault: ErrorDetails, raw: Any) -> str:
+    """What is wrong, in one line: the key as the file spells it, an entry of an array by its name."""
+    path: list[str] = []
+    for step in fault["loc"]:
+        if isinstance(raw, Mapping) and step not in raw and step in (raw.get("kind"), raw.get("name")):
+            continue  # which kind of feature, model or dataset it is; no key of the file
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            raw = None
+        name = raw.get("name") if isinstance(step, int) and isinstance(raw, Mapping) else None
+        path.append(str(name or step))
+    if path[:2] in (["features", "features"], ["features", "tables"]):
+        path.pop(0)
+    what = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in PLAINLY:
+        what = PLAINLY[fault["type"]].format(**fault.get("ctx", {}))
+    return f"{'.'.join(path)}: {what}" if path else what
+
+
+def _first_causes(faults: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Without the arrays that are too short only because what is in them is wrong."""
+    for fault in faults:
+        inside = any(
+            other["loc"][: len(fault["loc"])] == fault["loc"] for other in faults if other is not fault
+        )
+        if fault["type"] != "too_short" or not inside:
+            yield fault
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *path, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {override}: write key.path=value, e.g. train.epochs=2")
+    table = raw
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {part!r} is no section of the config")
+    table[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

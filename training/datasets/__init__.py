@@ -1,0 +1,35 @@
+"""Logs to train on, by the name of their dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from service.bundle.errors import FeatureError
+from training.datasets import kuairand, synthetic
+from training.datasets.kuairand import KuaiRandConfig
+from training.datasets.world import SyntheticConfig
+from training.impressions import Log
+
+DatasetConfig = Annotated[SyntheticConfig | KuaiRandConfig, Field(discriminator="name")]
+"""The ``[dataset]`` section of a training config: which dataset, and how to read or make it."""
+
+
+def load_log(config: DatasetConfig, data: Path | None = None) -> Log:
+    """The log that a config describes, in order of time.
+
+    Args:
+        config: which dataset, and how to read or make it.
+        data: folder of the dataset's files; a synthetic world has none.
+
+    Raises:
+        FeatureError: the dataset reads files, and no folder is given, or a file is not what it should be.
+        OSError: a file is missing or cannot be read.
+    """
+    if isinstance(config, SyntheticConfig):
+        return synthetic.generate(config)
+    if data is None:
+        raise FeatureError("dataset", f"{config.name} reads files: give their folder with --data")
+    return kuairand.read(data)

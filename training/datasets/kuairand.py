@@ -1,0 +1,134 @@
+"""KuaiRand: impressions of a short-video app, with its users, its videos and what users watched before.
+
+Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos", CIKM 2022.
+Reads the original files of a folder, gzipped or not: every ``log_standard_*``, ``user_features_*``,
+``video_features_basic_*`` and, where it is there, ``user_history_*`` (sequences of video ids by user that
+end before the log begins).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, strings, text
+from service.bundle.errors import FeatureError
+from training.impressions import Impressions, Log
+
+LABELS = {
+    "click": "is_click",
+    "long_view": "long_view",
+    "like": "is_like",
+    "follow": "is_follow",
+    "comment": "is_comment",
+    "forward": "is_forward",
+    "hate": "is_hate",
+    "profile_enter": "is_profile_enter",
+}
+USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
+ITEM_NUMBERS = ("video_duration",)
+HISTORIES = ("watch_seq", "long_watch_seq", "like_seq")
+
+
+class KuaiRandConfig(BaseModel):
+    """Where the files lie is the command line's ``--data``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["kuairand"]
+
+
+def read(folder: Path) -> Log:
+    """The log of a folder, exact repeats dropped, in order of time.
+
+    Labels: the logged events, `completion` (play over duration, at most 1; NaN where the duration is 0 or
+    missing) and `watch_time` in seconds. Context: hour, tab.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        FeatureError: a file is not what it should be.
+    """
+    needed = ("user_id", "video_id", "tab", "date", "hourmin", "time_ms", "play_time_ms", "duration_ms")
+    log = _table(folder, "log_standard_*", (*needed, *LABELS.values()))
+    log = log.drop_duplicates().sort_values("time_ms", kind="stable")
+    impressions = Impressions(
+        user_id=_texts(log["user_id"]),
+        item_id=_texts(log["video_id"]),
+        day=log["date"].to_numpy(np.int32),
+        context={"hour": Texts(_texts(log["hourmin"] // 100)), "tab": Texts(_texts(log["tab"]))},
+        labels=_labels(log),
+    )
+    return Log(impressions, {"user": _users(folder), "item": _items(folder)})
+
+
+def _labels(log: pd.DataFrame) -> dict[str, np.ndarray]:
+    labels = {name: log[column].to_numpy(np.float32) for name, column in LABELS.items()}
+    played, duration = log["play_time_ms"].to_numpy(np.float64), log["duration_ms"].to_numpy(np.float64)
+    ratio = np.divide(played, duration, out=np.full(len(log), np.nan), where=duration > 0)
+    labels["completion"] = np.minimum(ratio, 1.0).astype(np.float32)
+    labels["watch_time"] = (played / 1000).astype(np.float32)
+    return labels
+
+
+def _users(folder: Path) -> Table:
+    users = _table(folder, "user_features_*", ("user_id", *USER_NUMBERS))
+    ids = _texts(users["user_id"])
+    columns = _columns(users.drop(columns="user_id"), USER_NUMBERS)
+    if _files(folder, "user_history_*"):
+        history = _table(folder, "user_history_*", ("user_id", *HISTORIES))
+        row_of = {user: row for row, user in enumerate(_texts(history["user_id"]))}
+        for name in HISTORIES:
+            listed = history[name].fillna("").str.split().tolist()
+            columns[name] = Lists.of(listed[row_of[user]] if user in row_of else [] for user in ids)
+    return Table("user", [ids], columns)
+
+
+def _items(folder: Path) -> Table:
+    videos = _table(folder, "video_features_basic_*", ("video_id", "tag", *ITEM_NUMBERS))
+    columns = _columns(videos.drop(columns=["video_id", "tag"]), ITEM_NUMBERS)
+    columns["tag"] = Lists.of([tag for tag in tags.split(",") if tag] for tags in videos["tag"].fillna(""))
+    return Table("item", [_texts(videos["video_id"])], columns)
+
+
+def _columns(frame: pd.DataFrame, numbers: Collection[str]) -> dict[str, Column]:
+    """Every column of a frame: those of the given names as numbers, the others as texts."""
+    return {
+        name: Numbers(frame[name].to_numpy(np.float64)) if name in numbers else Texts(_texts(frame[name]))
+        for name in frame.columns
+    }
+
+
+def _table(folder: Path, pattern: str, needed: Collection[str]) -> pd.DataFrame:
+    """The files of a pattern, one after another."""
+    files = _files(folder, pattern)
+    if not files:
+        raise FileNotFoundError(f"{folder}: no {pattern}.csv or .csv.gz; is this a KuaiRand folder?")
+    return pd.concat([_frame(path, needed) for path in files], ignore_index=True)
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.name.endswith((".csv", ".csv.gz")))
+
+
+def _frame(path: Path, needed: Collection[str]) -> pd.DataFrame:
+    integers, texts = ("date", "hourmin", "time_ms"), ("tag", *HISTORIES)
+    numbers = (*LABELS.values(), "play_time_ms", "duration_ms", *USER_NUMBERS, *ITEM_NUMBERS)
+    dtypes = dict.fromkeys(integers, "int64") | dict.fromkeys(numbers, "float64")
+    # Lists of one would be read as numbers, and these as 39.0 where a row has none.
+    dtypes |= dict.fromkeys(texts, "str")
+    try:
+        frame = pd.read_csv(path, dtype=dtypes)
+    except ValueError as error:
+        raise FeatureError(path.name, f"is no KuaiRand file: {error}") from None
+    if missing := sorted(set(needed) - set(frame.columns)):
+        raise FeatureError(path.name, f"has no column {', '.join(missing)}; is this a KuaiRand file?")
+    return frame
+
+
+def _texts(values: Iterable[Any]) -> Strings:
+    return strings(None if pd.isna(value) else text(value) for value in values)
