@@ -124,7 +124,7 @@ def list_bundles(models: Models = None, json: AsJson = False) -> None:
             version.state,
             ", ".join(version.rankers),
             version.architecture or "",
-            ", ".join(version.tasks),
+            str(len(version.tasks)),
             f"{version.bytes / 2**20:.1f} MiB",
             version.created or "",
             version.problem or "",
@@ -210,7 +210,9 @@ def _check(settings: Settings) -> promotion.Check:
 
 def _operate(operation: Any) -> None:
     promoted: Promoted = asyncio.run(operation)
-    where = f"{len(promoted.workers)} workers" if promoted.workers else "no worker is live; the next one"
+    where = (
+        f"{len(promoted.workers)} workers" if promoted.workers else "no worker lives; the next one serves it"
+    )
     typer.echo(f"{promoted.ranker}: {promoted.version} ({where}; before: {promoted.previous or 'nothing'})")
     for worker, reason in promoted.behind.items():
         typer.echo(f"  behind: {worker}: {reason}", err=True)

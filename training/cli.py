@@ -59,9 +59,8 @@ def fit(
     except ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    for part, by_task in made.metrics.items():
-        console.rule(part, align="left")
-        console.print(*metrics_tables(by_task))
+    console.rule(f"{version}: test days", align="left")
+    console.print(*metrics_tables(made.metrics["test"]))
     typer.echo(made.folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,14 +53,7 @@ def evaluate(
     attributes = {name: encoder.attribute(name, item_rows, {}) for name in formula.attributes}
     fused = formula.score(scores, attributes)
     found[FUSED] = fused_metrics(fused, tasks, labels, users)
-    return {name: _finite(by_name) for name, by_name in found.items()}
-
-
-def _finite(found: Metrics) -> Metrics:
-    """An error beyond all numbers is none that JSON could hold."""
-    return {
-        name: None if value is None or not math.isfinite(value) else value for name, value in found.items()
-    }
+    return found
 
 
 def truth_name(task: TaskConfig) -> str:

@@ -1,0 +1,1 @@
+"""Tests of deploy/: what a demo shows, waits for, and ends."""
