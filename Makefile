@@ -50,9 +50,23 @@ format: setup  ## what ruff can put right
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup  ## every script of benchmarks/, or ONLY=name
-	@set -e; for script in $(or $(ONLY),$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
-	  echo "== $$script"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$script; done
+# Three bundles of the synthetic world, then every measurement; its output lies in benchmarks/results.
+BENCH := .bench
+MEASURE = echo "== $(1)"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(1) $(2) | tee benchmarks/results/$(or $(3),$(1)).txt
+SHARED_BOTTOM := model={name="shared_bottom",embedding_dropout=0.2,bottom_hidden=[192,96],tower_hidden=[32]}
+FIT = test -d $(BENCH)/$(1) || $(BIN)/ranktrain fit configs/synthetic.toml --models $(BENCH) --version $(1) $(2)
+
+bench: setup  ## slate quality, parity, swaps and faults, some ten minutes; DATA=dir adds the feature contract on KuaiRand
+	@mkdir -p benchmarks/results
+	@$(call FIT,mmoe-1,--seed 1)
+	@$(call FIT,mmoe-2,--seed 2)
+	@$(call FIT,shared-bottom-1,--seed 1 --set '$(SHARED_BOTTOM)')
+	@set -o pipefail; $(call MEASURE,slates,--models $(BENCH) --version mmoe-1 --config configs/synthetic.toml,slates-mmoe)
+	@set -o pipefail; $(call MEASURE,slates,--models $(BENCH) --version shared-bottom-1 --config configs/synthetic.toml,slates-shared-bottom)
+	@set -o pipefail; $(call MEASURE,parity,--models $(BENCH) --version mmoe-1 --config configs/synthetic.toml)
+	@set -o pipefail; $(call MEASURE,faults,--models $(BENCH) --version mmoe-1)
+	@set -o pipefail; $(call MEASURE,swaps,--models $(BENCH) --versions mmoe-1 mmoe-2)
+	@$(if $(DATA),set -o pipefail; $(call MEASURE,contract,--data '$(DATA)'))
 
 clean:  ## remove what make made, the .venv too; models stay
 	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

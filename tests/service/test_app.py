@@ -16,9 +16,10 @@ from service.app import create_app
 from service.bundle import deployment
 from service.bundle.columns import Value
 from service.bundle.deployment import DeployedRanker
-from service.bundle.golden import GoldenRequest, agree
+from service.bundle.golden import GoldenRequest
 from service.settings import Settings
-from tests.tiny import FUSION, Tiny, write_tiny
+from tests.service.answers import Expected, body
+from tests.tiny import Tiny, write_tiny
 from tests.tiny_features import FEATURES, tiny_requests
 
 
@@ -58,38 +59,15 @@ def client(tiny: Tiny) -> Iterator[Client]:
         runner.run(lifespan.__aexit__(None, None, None))
 
 
-def body(request: GoldenRequest) -> dict[str, Any]:
-    """A golden request as a caller would send it."""
-    candidates = [
-        {"id": item, "features": request.inline[at]} if at in request.inline else item
-        for at, item in enumerate(request.item_ids)
-    ]
-    return {
-        "user_id": request.user_id,
-        "user": request.user,
-        "context": request.context,
-        "candidates": candidates,
-        "tasks": True,
-    }
-
-
 @pytest.mark.parametrize("request_", tiny_requests(), ids=lambda request: f"user {request.user_id}")
 def test_the_answer_has_the_scores_of_the_model(client: Client, tiny: Tiny, request_: GoldenRequest) -> None:
     """Every task's score of every candidate as numpy computes it, and the formula's of these."""
     answer = client.rank(body(request_))
     assert answer.status_code == 200, answer.text
-    items = answer.json()["items"]
-    encoded = request_.encode(tiny.encoder)
-    expected = tiny.predict(encoded)
-    attributes = {
-        name: tiny.encoder.attribute(name, encoded.item_row, request_.inline) for name in FUSION.attributes
-    }
-    fused = FUSION.score(expected, attributes)
-    order = np.argsort(-fused, kind="stable")
-    assert [item["id"] for item in items] == [request_.item_ids[at] for at in order]
-    assert agree(np.array([item["score"] for item in items]), fused[order])
-    for task, scores in expected.items():
-        assert agree(np.array([item["tasks"][task] for item in items]), scores[order])
+    expected = Expected.of(tiny, request_)
+    assert expected.fits(answer.json())
+    order = np.argsort(-expected.fused, kind="stable")
+    assert [item["id"] for item in answer.json()["items"]] == [request_.item_ids[at] for at in order]
 
 
 def test_a_worker_in_service_shows_its_provider(client: Client) -> None:

@@ -1,0 +1,150 @@
+"""From impressions to tensors: labels under their masks, the split by time, batches, embedding offsets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from service.bundle.schema import Side
+from tests.training import worlds
+from training.config import ConfigError, SplitConfig, TaskConfig
+from training.examples import Examples, masked_label, model_inputs, split_log, transform
+from training.impressions import Log
+
+NAN = math.nan
+
+
+def floats(*values: float) -> NDArray[np.float32]:
+    """A column of labels."""
+    return np.array(values, np.float32)
+
+
+def test_a_mask_leaves_rows_out() -> None:
+    """A row counts where the mask's label is 1; where that is 0 or unknown, the task's label is NaN."""
+    labels = {"click": floats(1, 0, 1, NAN, 1), "like": floats(1, 0, 0, 1, NAN)}
+    masked = masked_label(TaskConfig(name="like", mask="click"), labels)
+    assert masked.dtype == np.float32
+    np.testing.assert_array_equal(masked, floats(1, NAN, 0, NAN, NAN))
+    np.testing.assert_array_equal(masked_label(TaskConfig(name="like"), labels), labels["like"])
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [(TaskConfig(name="buy"), "label"), (TaskConfig(name="click", mask="show"), "mask")],
+)
+def test_a_label_that_the_log_lacks_is_named(task: TaskConfig, key: str) -> None:
+    """With the key of the config, and the labels there are."""
+    with pytest.raises(ConfigError, match=rf"tasks\.{task.name}\.{key}: the log has no label .*\['click'\]"):
+        masked_label(task, {"click": floats(1, 0)})
+
+
+def test_a_transform_is_the_labels() -> None:
+    """log1p for the loss, nothing below zero, NaN stays masked; without one the label is as it was."""
+    watch = TaskConfig(name="watch", kind="regression", transform="log1p")
+    np.testing.assert_allclose(transform(watch, floats(0, 1, -3, NAN)), floats(0, math.log(2), 0, NAN))
+    plain = TaskConfig(name="watch", kind="regression")
+    np.testing.assert_array_equal(transform(plain, floats(0, -3, NAN)), floats(0, -3, NAN))
+
+
+def test_the_split_is_by_day() -> None:
+    """Both bounds belong to the earlier part, and no impression is lost or twice."""
+    log = worlds.log(600)
+    parts = split_log(log, SplitConfig.model_validate({"train_until": 20240501, "validate_until": 20240503}))
+    days = {name: set(part.impressions.day.tolist()) for name, part in parts.items()}
+    assert days == {
+        "train": {20240429, 20240430, 20240501},
+        "validate": {20240502, 20240503},
+        "test": {20240504},
+    }
+    assert sum(map(len, parts.values())) == len(log)
+    assert log.truth is not None
+    assert sum(part.truth["click"].sum() for part in parts.values() if part.truth) == pytest.approx(
+        log.truth["click"].sum()
+    )
+
+
+@pytest.mark.parametrize(
+    ("train_until", "validate_until", "part"),
+    [(20240401, 20240501, "train"), (20240504, 20240505, "validate"), (20240501, 20240504, "test")],
+)
+def test_an_empty_part_is_an_error(train_until: int, validate_until: int, part: str) -> None:
+    """It says which part, and which days there are."""
+    split = SplitConfig(train_until=train_until, validate_until=validate_until)
+    with pytest.raises(ConfigError, match=f"no impressions to {part}; .* 20240429 to 20240504"):
+        split_log(worlds.log(600), split)
+
+
+def test_an_empty_log_is_an_error() -> None:
+    """And no crash on its days."""
+    empty = worlds.log(10).take(np.empty(0, np.int64))
+    with pytest.raises(ConfigError, match="no impressions to train"):
+        split_log(empty, SplitConfig(train_until=20240501, validate_until=20240502))
+
+
+def test_impressions_become_tensors() -> None:
+    """A row an impression in all six arrays and the labels, which stand in the order of the tasks."""
+    prepared = worlds.prepare(worlds.log(300))
+    log, examples = prepared.parts["train"], prepared.examples["train"]
+    assert [len(array) for array in examples.arrays] == [len(examples)] * 6 == [len(log)] * 6
+    click, like, watch = examples.labels
+    labels = {name: torch.from_numpy(label) for name, label in log.impressions.labels.items()}
+    assert torch.equal(click, labels["click"])
+    assert torch.equal(like.isnan(), labels["click"] == 0)
+    clicked = labels["click"] == 1
+    torch.testing.assert_close(watch[clicked], labels["watch_s"][clicked].log1p())
+
+
+def test_training_sees_the_position_that_was() -> None:
+    """A `train_only` feature has its logged value here, though serving gives it a constant."""
+    prepared = worlds.prepare(worlds.log(300), **worlds.QUICK)
+    block = next(b for b in prepared.encoder.schema.layout(Side.USER).index if b.feature == "position")
+    logged = prepared.examples["train"].arrays[0][:, block.slots].flatten()
+    positions = prepared.parts["train"].impressions.context["position"]
+    known = prepared.encoder.vocabularies["position"].rows(positions.values)  # type: ignore[call-arg]
+    assert logged.tolist() == known.tolist()
+    assert len(set(logged.tolist())) == 5
+
+
+def examples_of(rows: int) -> Examples:
+    """Examples whose every number is the row's."""
+    numbers = torch.arange(rows)
+    return Examples((numbers.unsqueeze(1),) * 6, numbers.float().unsqueeze(0))
+
+
+def test_batches_hold_every_row_once() -> None:
+    """In order without a generator; with one in an order of its seed, arrays and labels together."""
+    whole = examples_of(10)
+    plain = [batch.labels[0].tolist() for batch in whole.batches(4)]
+    assert plain == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    orders = []
+    for seed in (1, 1, 2):
+        batches = list(whole.batches(4, torch.Generator().manual_seed(seed)))
+        assert all(torch.equal(batch.arrays[5][:, 0].float(), batch.labels[0]) for batch in batches)
+        orders.append([row for batch in batches for row in batch.labels[0].tolist()])
+    assert sorted(orders[0]) == list(range(10))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_vocabularies_lie_one_after_another() -> None:
+    """Every slot of the model's inputs points to its vocabulary's rows, and none beyond them."""
+    prepared = worlds.prepare(worlds.log(300))
+    schema, inputs = prepared.encoder.schema, model_inputs(prepared.encoder.schema)
+    specs = schema.fitted.vocabularies
+    starts = dict(zip(specs, np.cumsum([0, *(spec.rows for spec in specs.values())]).tolist(), strict=False))
+    assert inputs.rows == sum(spec.rows for spec in specs.values())
+    for side, slots in zip(Side, (inputs.user, inputs.item, inputs.cross), strict=True):
+        layout = schema.layout(side)
+        assert (slots.indices, slots.values) == (layout.index_width, layout.value_width)
+        offsets = [*slots.singles, *(pool.offset for pool in slots.pooled)]
+        assert offsets == [starts[block.vocabulary or ""] for block in layout.index]
+
+
+def test_a_log_without_truth_splits() -> None:
+    """Truth is a synthetic log's alone."""
+    log = worlds.log(600)
+    parts = split_log(Log(log.impressions, log.tables), SplitConfig.model_validate(worlds.SPLIT))
+    assert all(part.truth is None for part in parts.values())
