@@ -32,7 +32,7 @@ demo: setup  ## train, serve, rank, swap; ONCE=1 ends after that, DATA=dir train
 	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(DATA),--data '$(DATA)')
 
 test: setup redis  ## all tests, with the branch coverage of service/; ARGS goes to pytest in its place
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),--cov)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses 2 --dist loadfile)
 
 # The tests of Redis start a server of their own, and are skipped where there is none.
 redis:

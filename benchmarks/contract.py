@@ -104,12 +104,12 @@ def _train(data: Path, models: Path) -> tuple[Trained, Path]:
     examples = {
         name: encode(encoder, parts[name].impressions, config.tasks) for name in ("train", "validate")
     }
-    model = build(config.model, model_inputs(encoder.schema), [task.name for task in config.tasks])
+    model = build(config.model, model_inputs(encoder.schema), [task.spec() for task in config.tasks])
     epochs = fit(
         model, examples["train"], examples["validate"], config.tasks, config.train, 0, lambda *_: None
     )
     print(f"validation loss of a constant's: {epochs[-1].relative}")
-    trained = Trained(model, encoder, config, {}, parts["test"].impressions)
+    trained = Trained(model, encoder, config, 0, {}, parts["test"].impressions)
     return trained, export(trained, models, "contract")
 
 

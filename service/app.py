@@ -16,8 +16,11 @@ from service.api.edge import Edge
 from service.batcher import BatchRun
 from service.bundle import deployment
 from service.bundle.errors import BundleError
+from service.bundle.fusion import FusionFormula
 from service.engine import EngineOptions
+from service.errors import NotReady
 from service.model import Model, ModelOptions
+from service.promotion import Check
 from service.ranker import Ranker
 from service.registry import Registry
 from service.settings import Settings
@@ -40,14 +43,14 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     telemetry = Telemetry(settings.metrics_dir)
     executor = ThreadPoolExecutor(1, "engine")
     load = load or loader(settings, executor, telemetry)
-    registry = Registry(settings.models, load)
+    registry = Registry(settings.models, _counted(load, telemetry))
     serving = Serving(
         settings=settings,
         telemetry=telemetry,
         registry=registry,
         ranker=Ranker(registry, telemetry),
         versions=Versions(settings.models),
-        check=lambda version: load(version).close(),
+        check=proof(load),
     )
 
     @asynccontextmanager
@@ -84,7 +87,7 @@ def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load
     )
 
     def observe(run: BatchRun) -> None:
-        telemetry.batch(run.entries, run.rows, run.run_s)
+        telemetry.batch(run.entries, run.rows, run.run_s, queue_s=run.queue_s, failed=run.failed)
 
     def load(version: str) -> Model:
         return Model.load(settings.models / version, options, executor, observe)
@@ -92,17 +95,42 @@ def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load
     return load
 
 
+def proof(load: Load) -> Check:
+    """Loads a version as a worker would, and lets it go again."""
+
+    def check(version: str, formula: FusionFormula | None) -> None:
+        model = load(version)
+        try:
+            if formula is not None:
+                model.check(formula)
+        finally:
+            model.close()
+
+    return check
+
+
+def _counted(load: Load, telemetry: Telemetry) -> Load:
+    def counted(version: str) -> Model:
+        with telemetry.load():
+            return load(version)
+
+    return counted
+
+
 @asynccontextmanager
 async def _running(serving: Serving) -> AsyncIterator[None]:
     await serving.registry.open()
-    await _all_tried(serving)
-    watch = asyncio.create_task(_watch(serving), name="watch")
     try:
-        yield
+        await _all_tried(serving)
+        await _not_beside_better(serving)
+        watch = asyncio.create_task(_watch(serving), name="watch")
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
     finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
         await serving.registry.close()
 
 
@@ -121,11 +149,25 @@ async def _all_tried(serving: Serving) -> None:
 
 def _tried(registry: Registry, generation: int) -> bool:
     """Has all been done, as far as it can be, that this generation of the deployment asks for?"""
-    if registry.status().generation < generation:
-        return False
-    failed = registry.failed.keys()
-    deployed = [ranker.deployed for ranker in registry.rankers().values() if ranker.version is None]
-    return all({ranker.version, ranker.previous} - {None} <= failed for ranker in deployed if ranker)
+    return registry.status().generation >= generation and not registry.waiting
+
+
+async def _not_beside_better(serving: Serving) -> None:
+    """Raise NotReady where another worker on this host serves a ranker that this one cannot.
+
+    They share a socket, and this one would refuse half of the requests that the other could answer. It fails
+    to start instead, and the supervisor starts it again later.
+    """
+    own = serving.registry.status()
+    alive = await asyncio.to_thread(deployment.live, serving.settings.models)
+    others = (
+        other.rankers.keys() for other in alive if other.host == own.host and other.worker != own.worker
+    )
+    if missing := set().union(*others) - own.rankers.keys():
+        why = (
+            serving.registry.complaint or "; ".join(serving.registry.failed.values()) or "it is not deployed"
+        )
+        raise NotReady(f"another worker serves {', '.join(sorted(missing))}, and this one cannot: {why}")
 
 
 async def _watch(serving: Serving) -> None:
@@ -135,8 +177,12 @@ async def _watch(serving: Serving) -> None:
         due = loop.time() + WATCH_S
         await asyncio.sleep(WATCH_S)
         serving.telemetry.lag(max(0.0, loop.time() - due))
-        provider = next((resident.model.provider for resident in serving.registry.residents()), "none")
+        residents = serving.registry.residents()
+        provider = next((resident.model.provider for resident in residents), "none")
         serving.telemetry.serving(serving.registry.status().rankers, provider)
+        serving.telemetry.pending(sum(resident.model.batcher.pending_rows for resident in residents))
+        problems = [ranker for ranker in serving.registry.rankers().values() if ranker.problem]
+        serving.telemetry.not_as_deployed(len(problems))
 
 
 def _own_version() -> str:

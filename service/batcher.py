@@ -114,12 +114,22 @@ class Batcher(Generic[E, R]):
         `deadline` is a time of the loop's clock by which the entry must have begun to run: DeadlineExceeded
         where it has not, Overloaded where no more rows may wait, NotReady after `drain` or `close`.
         """
-        waiting = self._admit(entry, deadline)
+        waiting = self._enqueue(entry, deadline)
         self._advance()
         try:
             return await waiting.future
         finally:
             self._leave(waiting)  # cancelled, expired or closed: its rows are free
+
+    def admit(self, rows: int) -> None:
+        """Raise NotReady or Overloaded where `submit` would, for an entry of so many rows.
+
+        To be asked before an entry is made, so that one that is refused costs nothing.
+        """
+        if self._refusing:
+            raise NotReady("the model takes no more requests; send it again")
+        if self._running and self._queued_rows + rows > self._max_queued_rows:
+            raise Overloaded(self._retry_after_s())
 
     async def drain(self) -> None:
         """Refuse new entries; return when the others have their answers and the engine is idle."""
@@ -132,19 +142,16 @@ class Batcher(Generic[E, R]):
         for waiting in chain(self._running, *self._halves, self._queue):
             waiting.fail(NotReady("the model was closed before it had ranked this request; send it again"))
 
-    def _admit(self, entry: E, deadline: float) -> _Waiting[E, R]:
+    def _enqueue(self, entry: E, deadline: float) -> _Waiting[E, R]:
         """The entry at the end of the queue. What goes wrong on the way there is its own trouble only."""
-        if self._refusing:
-            raise NotReady("the model takes no more requests; send it again")
         loop, rows = asyncio.get_running_loop(), self._rows(entry)
         if not rows >= 1:
             raise ValueError(f"rows(entry) must be at least 1, got {rows}")
         if not deadline > (now := loop.time()):  # not a number is no deadline either
             raise DeadlineExceeded
+        self.admit(rows)
         waiting: _Waiting[E, R] = _Waiting(entry, rows, deadline, now, loop.create_future())
         if self._running:
-            if self._queued_rows + rows > self._max_queued_rows:
-                raise Overloaded(self._retry_after_s())
             waiting.timer = loop.call_at(deadline, waiting.fail, DeadlineExceeded())
         self._queue[waiting] = None
         self._queued_rows += rows

@@ -6,8 +6,11 @@ Promoting works on the models folder alone, whether a service runs or not, as th
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from service import logs, promotion
-from service.bundle.errors import BundleError
-from service.errors import RankserveError, SwapRefused
+from service.bundle.errors import BundleError, FusionError
+from service.bundle.fusion import FusionFormula
+from service.errors import NotFollowed, RankserveError, SwapRefused
 from service.promotion import Promoted
 from service.settings import LogLevel, Provider, Settings
 from service.supervisor import Supervisor, inherited, listen
@@ -61,8 +65,7 @@ def serve(
         models=models, host=host, port=port, workers=workers, provider=provider, log_level=log_level
     )
     logs.configure(settings.log_level)
-    if not settings.models.is_dir():
-        raise BundleError(f"there is no folder {settings.models}; name the models folder with --models")
+    _need_folder(settings)
     try:
         sock = listen(settings.host, settings.port)
     except OSError as error:
@@ -89,12 +92,17 @@ def worker() -> None:
     logs.configure(settings.log_level)
     app = create_app(settings)
     run_worker(app, place.sock, drain_grace_s=settings.drain_grace_s, on_drain=app.state.serving.drain)
+    if app.state.serving.registry.loading:
+        # All requests are answered. The interpreter's own end would meet a thread within onnxruntime.
+        logging.shutdown()
+        os._exit(0)
 
 
 @cli.command()
 def promote(version: Version, ranker: RankerName = "default", models: Models = None) -> None:
     """Let a ranker serve with a version, once every live worker has loaded and verified it."""
     settings = _settings(models=models)
+    _need_folder(settings)
     _operate(
         promotion.promote(
             settings.models, ranker, version, check=_check(settings), timeout_s=settings.swap_timeout_s
@@ -106,6 +114,7 @@ def promote(version: Version, ranker: RankerName = "default", models: Models = N
 def rollback(ranker: RankerName = "default", models: Models = None) -> None:
     """Let a ranker serve with its previous version again."""
     settings = _settings(models=models)
+    _need_folder(settings)
     _operate(
         promotion.rollback(settings.models, ranker, check=_check(settings), timeout_s=settings.swap_timeout_s)
     )
@@ -163,11 +172,9 @@ def verify(version: Version, models: Models = None, json: AsJson = False) -> Non
     Versions(settings.models).folder(version)
     problem = None
     try:
-        _check(settings)(version)
+        _check(settings)(version, None)
     except BundleError as error:
         problem = str(error)
-    except Exception as error:  # the process's edge: a bundle that breaks its runtime is not sound
-        problem = f"{type(error).__name__}: {error}"
     if json:
         _print_json({"version": version, "sound": problem is None, "problem": problem})
     else:
@@ -179,7 +186,7 @@ def main() -> None:
     """Run the command; what is the caller's to mend is one line, not a traceback."""
     try:
         cli()
-    except SwapRefused as error:
+    except (SwapRefused, NotFollowed) as error:
         reasons = "".join(f"\n  {worker}: {reason}" for worker, reason in error.reasons.items())
         sys.exit(f"rankserve: {error}{reasons}")
     except (RankserveError, BundleError, OSError) as error:
@@ -196,26 +203,52 @@ def _settings(**given: object) -> Settings:
         raise typer.BadParameter(f"{path}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
+def _need_folder(settings: Settings) -> None:
+    if not settings.models.is_dir():
+        raise BundleError(f"there is no folder {settings.models}; name the models folder with --models")
+
+
 def _check(settings: Settings) -> promotion.Check:
     """Loads a version, as a worker would, and lets it go again."""
 
-    def check(version: str) -> None:
-        from service.app import loader
+    def check(version: str, formula: FusionFormula | None) -> None:
+        from service.app import loader, proof
 
         with ThreadPoolExecutor(1) as executor:
-            loader(settings, executor, Telemetry())(version).close()
+            try:
+                proof(loader(settings, executor, Telemetry()))(version, formula)
+            except (BundleError, FusionError):
+                raise
+            except Exception as error:  # the process's edge: a bundle that breaks its runtime is not sound
+                raise BundleError(f"{type(error).__name__}: {error}") from error
 
     return check
 
 
-def _operate(operation: Any) -> None:
-    promoted: Promoted = asyncio.run(operation)
+async def _until_signalled(operation: Coroutine[Any, Any, Promoted]) -> Promoted:
+    """Cancel the operation at SIGTERM or SIGINT, so that it unstages; the next signal ends the process."""
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(operation)
+
+    def stop(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return await task
+
+
+def _operate(operation: Coroutine[Any, Any, Promoted]) -> None:
+    try:
+        promoted = asyncio.run(_until_signalled(operation))
+    except asyncio.CancelledError:
+        raise RankserveError("stopped; what was staged is not any more, and what has moved stays") from None
     where = (
         f"{len(promoted.workers)} workers" if promoted.workers else "no worker lives; the next one serves it"
     )
     typer.echo(f"{promoted.ranker}: {promoted.version} ({where}; before: {promoted.previous or 'nothing'})")
-    for worker, reason in promoted.behind.items():
-        typer.echo(f"  behind: {worker}: {reason}", err=True)
+    if promoted.behind:
+        raise NotFollowed(promoted.ranker, promoted.version, promoted.behind)
 
 
 def _print_json(value: object) -> None:

@@ -20,25 +20,20 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.bundle.encoder import Encoded
 from service.bundle.errors import BundleError
-from service.bundle.manifest import Manifest, StateArray, graph_inputs
+from service.bundle.graphs import check_arrays, stated_arrays
+from service.bundle.manifest import Manifest, StateArray
 from service.bundle.rows import Columns
 from service.bundle.schema import FeatureSchema, Side
 from service.errors import InferenceFailed
 
 Array = NDArray[Any]
-Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
-"""name -> dtype and shape, an open axis written as 0"""
 
 FILL_ROWS = 256
 """items a run when the state is filled: short enough to let requests in between"""
 
-TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
-"""onnxruntime's names of dtypes"""
-
-ERRORS = (
-    ort_errors.EPFail, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf, ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException,
-)  # fmt: skip
+ERRORS = tuple(
+    kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
 """onnxruntime's errors, which share no class of their own"""
 
 
@@ -97,14 +92,19 @@ class Engine:
         self._check_graphs()
         self._held = len(items)
         self._state = [self._allocate(array) for array in manifest.state]
-        with _failing_as(BundleError, "the items' state cannot be computed"):
+        with _refused("the items' state cannot be computed"):
             self._fill(items)
-            self._on_device = self._copy_to_device()
+            self._on_device = [] if self.on_cpu else self._copied_to("cuda")
 
     @property
     def provider(self) -> str:
         """The execution provider in use, e.g. ``CPUExecutionProvider``."""
         return str(self._rank.get_providers()[0])
+
+    @property
+    def on_cpu(self) -> bool:
+        """Does it run on the processor, and on no device?"""
+        return self.provider == "CPUExecutionProvider"
 
     def run(self, batch: Sequence[Encoded]) -> list[Inference]:
         """Scores of every request of a batch, in one run of each graph.
@@ -113,8 +113,10 @@ class Engine:
             ValueError: more fresh items than there are scratch rows.
             InferenceFailed: onnxruntime could not run a graph.
         """
-        with _failing_as(InferenceFailed, "the model broke"):
+        try:
             return self._run(batch)
+        except ERRORS as error:
+            raise InferenceFailed from error
 
     def close(self) -> None:
         """Give the sessions and the state arrays back."""
@@ -157,8 +159,6 @@ class Engine:
                 f"{len(columns)} items beyond the catalogue; a run takes {self._options.max_fresh}"
             )
         self._compute(columns, self._held)
-        for value, array in zip(self._on_device, self._state, strict=False):
-            value.update_inplace(array)
         at = np.concatenate([encoded.fresh_at + start for encoded, start in fresh])
         rows[at] = self._held + np.arange(len(columns), dtype=np.int32)
         return rows
@@ -172,9 +172,7 @@ class Engine:
         names = [array.name for array in self._manifest.state]
         outputs = self._item.run(names, _feeds(self._manifest.features, Side.ITEM, items))
         for spec, array, output in zip(self._manifest.state, self._state, outputs, strict=True):
-            rows = [slice(None)] * array.ndim
-            rows[spec.item_axis] = slice(start, start + len(items))
-            array[tuple(rows)] = output
+            array[_items(spec, start, len(items))] = output
 
     def _allocate(self, array: StateArray) -> Array:
         sizes = list(array.shape)
@@ -182,48 +180,62 @@ class Engine:
         return np.zeros(sizes, array.dtype)
 
     def _rank_rows(self, feeds: dict[str, Array]) -> list[Array]:
-        names = [array.name for array in self._manifest.state]
-        if not self._on_device:
-            feeds |= dict(zip(names, self._state, strict=True))
-            outputs: list[Array] = self._rank.run(self._manifest.outputs(), feeds)
-            return outputs
+        """Scores ``[N]`` of every task."""
+        if self._on_device:
+            return self._rank_on_device(feeds)
+        states = zip(self._manifest.state, self._state, strict=True)
+        feeds |= {spec.name: array for spec, array in states}
+        outputs: list[Array] = self._rank.run(self._manifest.outputs(), feeds)
+        return outputs
+
+    def _rank_on_device(self, feeds: dict[str, Array]) -> list[Array]:
+        """Scores by the state on the device; fresh items, which it does not hold, are ranked with their own.
+
+        So a fresh item costs the way of its own state to the device, and not that of the whole catalogue's.
+        """
+        fresh = feeds["item_row"] >= self._held
         binding = self._rank.io_binding()
-        for name, value in zip(names, self._on_device, strict=True):
-            binding.bind_ortvalue_input(name, value)
-        for name, array in feeds.items():
+        for spec, value in zip(self._manifest.state, self._on_device, strict=True):
+            binding.bind_ortvalue_input(spec.name, value)
+        for name, array in (feeds | {"item_row": feeds["item_row"] * ~fresh}).items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in self._manifest.outputs():
             binding.bind_output(name, "cpu")
         self._rank.run_with_iobinding(binding)
-        bound: list[Array] = binding.copy_outputs_to_cpu()
-        return bound
+        scores: list[Array] = [np.array(output) for output in binding.copy_outputs_to_cpu()]
+        if fresh.any():
+            again = self._rank.run(self._manifest.outputs(), self._fresh_feeds(feeds, fresh))
+            for score, own in zip(scores, again, strict=True):
+                score[fresh] = own
+        return scores
 
-    def _copy_to_device(self) -> list[Any]:
-        """The state arrays in the device's memory, at fixed addresses; nothing on a CPU."""
-        if self.provider != "CUDAExecutionProvider":
-            return []
-        return [ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0) for array in self._state]
+    def _fresh_feeds(self, feeds: dict[str, Array], fresh: NDArray[np.bool_]) -> dict[str, Array]:
+        """The feeds of the fresh items alone, their scratch rows the state."""
+        specs = self._manifest.state
+        axes = {name: spec.item_axis for name, spec in zip(self._manifest.user_state, specs, strict=True)}
+        few = {
+            # The user state of one request is broadcast, and has no row for each.
+            name: array if array.shape[axes.get(name, 0)] == 1 else array.compress(fresh, axes.get(name, 0))
+            for name, array in feeds.items()
+        }
+        count = int(np.count_nonzero(fresh))
+        few["item_row"] = feeds["item_row"][fresh] - np.int32(self._held)
+        states = zip(specs, self._state, strict=True)
+        return few | {spec.name: array[_items(spec, self._held, count)] for spec, array in states}
+
+    def _copied_to(self, device: str) -> list[Any]:
+        """The catalogue's state in a device's memory, at fixed addresses."""
+        catalogue = (
+            array[_items(spec, 0, self._held)]
+            for spec, array in zip(self._manifest.state, self._state, strict=True)
+        )
+        return [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(part), device, 0) for part in catalogue]
 
     def _check_graphs(self) -> None:
-        manifest = self._manifest
-        if len(manifest.user_state) != len(manifest.state):
-            raise BundleError(
-                "state and user_state of the manifest differ in length; a projection has one of each"
-            )
-        user, item, cross = (_stated(manifest.features, side) for side in Side)
-        items: Arrays = {array.name: (array.dtype, array.shape) for array in manifest.state}
-        shapes = [array.shape for array in manifest.state]
-        users: Arrays = {
-            name: ("float32", shape) for name, shape in zip(manifest.user_state, shapes, strict=True)
-        }
-        scores: Arrays = {task: ("float32", (0,)) for task in manifest.outputs()}
-        candidates: Arrays = {**cross, "item_row": ("int32", (0,)), **users, **items}
-        _check("inputs of user.onnx", self._user.get_inputs(), user)
-        _check("outputs of user.onnx", self._user.get_outputs(), users)
-        _check("inputs of item.onnx", self._item.get_inputs(), item)
-        _check("outputs of item.onnx", self._item.get_outputs(), items)
-        _check("inputs of rank.onnx", self._rank.get_inputs(), candidates)
-        _check("outputs of rank.onnx", self._rank.get_outputs(), scores)
+        sessions = {"user.onnx": self._user, "item.onnx": self._item, "rank.onnx": self._rank}
+        for file, (inputs, outputs) in stated_arrays(self._manifest).items():
+            check_arrays(f"inputs of {file}", sessions[file].get_inputs(), inputs)
+            check_arrays(f"outputs of {file}", sessions[file].get_outputs(), outputs)
 
 
 def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
@@ -237,13 +249,14 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     if options.provider == "cuda" or (options.provider == "auto" and _has_device()):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-        providers.insert(0, ("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}))
-    with _failing_as(BundleError, f"{path.name} cannot be read"):
+        # TF32, its default, keeps ten bits of a factor: golden scores would not be reproduced.
+        cuda = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+        providers.insert(0, ("CUDAExecutionProvider", cuda))
+    with _refused(f"{path.name} cannot be read"):
         session = ort.InferenceSession(path, settings, providers=providers)
     if options.provider == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         # onnxruntime falls back in silence; who asked for CUDA must not get a CPU.
@@ -270,28 +283,15 @@ def _feeds(features: FeatureSchema, side: Side, columns: Columns) -> dict[str, A
     return {name: array for name, array in arrays.items() if array.shape[1]}
 
 
-def _stated(features: FeatureSchema, side: Side) -> Arrays:
-    return {name: (dtype, (0, width)) for name, (dtype, width) in graph_inputs(features, side).items()}
-
-
-def _check(what: str, found: Sequence[Any], stated: Arrays) -> None:
-    """Raise BundleError unless a graph's inputs or outputs are as stated; an open axis fits any length."""
-    names = {array.name for array in found}
-    if names != stated.keys():
-        raise BundleError(f"{what} are {sorted(names)}; the manifest states {sorted(stated)}")
-    for array in found:
-        dtype, shape = stated[array.name]
-        has = [axis if isinstance(axis, int) else 0 for axis in array.shape]
-        same = len(has) == len(shape) and all(a == b or not a * b for a, b in zip(has, shape, strict=True))
-        if not same or array.type != TYPES[dtype]:
-            is_, wants = f"{array.type} {has}", f"{dtype} {list(shape)}"
-            raise BundleError(f"{what}: {array.name} is {is_}; the manifest states {wants}")
+def _items(spec: StateArray, start: int, count: int) -> tuple[slice, ...]:
+    """Where so many items from `start` stand in a state array."""
+    return (*[slice(None)] * spec.item_axis, slice(start, start + count))
 
 
 @contextmanager
-def _failing_as(error: type[Exception], what: str) -> Iterator[None]:
-    """Raise onnxruntime's errors as one of ours."""
+def _refused(why: str) -> Iterator[None]:
+    """Raise BundleError, with the reason, for an error of onnxruntime's."""
     try:
         yield
-    except ERRORS as cause:
-        raise error(f"{what}: {cause}") from cause
+    except ERRORS as error:
+        raise BundleError(f"{why}: {error}") from error

@@ -7,6 +7,7 @@
     ├── UnknownVersion
     ├── SwapRefused         a worker could not load the version
     │   └── Superseded      a later operation overtook this one
+    ├── NotFollowed         the ranker has moved, and workers are left behind
     ├── TooLarge            more bytes than the service reads
     ├── UnsupportedMedia    a body in a form the service does not read
     ├── InvalidRequest      well-formed, but no request we can answer
@@ -65,6 +66,18 @@ class Superseded(SwapRefused):
     """A later operation on the same ranker overtook this one."""
 
 
+class NotFollowed(RankserveError):
+    """A ranker has moved, but not in every worker."""
+
+    def __init__(self, ranker: str, version: str, reasons: Mapping[str, str]) -> None:
+        """`reasons`: worker -> why it does not serve with the version."""
+        super().__init__(
+            f"{ranker} was moved to {version}, and these workers have not followed; mend or restart them, "
+            f"or roll back"
+        )
+        self.reasons = dict(reasons)
+
+
 class TooLarge(RankserveError):
     """The body has more bytes than the service reads."""
 
@@ -106,7 +119,11 @@ class DeadlineExceeded(RankserveError):
 
 
 class InferenceFailed(RankserveError):
-    """The model could not score this request; its neighbours are unharmed."""
+    """The model could not score this request; its neighbours are unharmed. Raised from what broke it."""
+
+    def __init__(self) -> None:
+        """One message for all: what the runtime says is the log's, and not the caller's."""
+        super().__init__("the model could not score this request; the service's log says why")
 
 
 def _there_are(what: str, known: Collection[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from service.batcher import Batcher, BatchRun
 from service.bundle.encoder import Encoded, Encoder
 from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
-from service.bundle.golden import disagreement, read_golden
+from service.bundle.golden import GoldenRequest, Scores, disagreement, read_golden
 from service.bundle.manifest import Manifest
 from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabularies, table_file
 from service.bundle.store import verify
@@ -20,6 +20,9 @@ from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
 
 WARM_UP_RUNS = 3
+
+DEVICE_REQUESTS = 32
+"""most requests in a run on a device; on a CPU one request a run is fastest"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,11 @@ class ModelOptions:
         engine: of onnxruntime.
         max_batch_rows: most candidates in a run.
         max_queued_rows: most candidates that wait.
-        max_batch_requests: most requests in a run. On a CPU one request a run is fastest.
     """
 
     engine: EngineOptions = field(default_factory=EngineOptions)
     max_batch_rows: int = 2048
     max_queued_rows: int = 20_000
-    max_batch_requests: int = 1
 
 
 class Model:
@@ -71,21 +72,22 @@ class Model:
             BundleError: the bundle is not what it claims to be; with the reason.
         """
         manifest = verify(folder)
-        encoder = load_encoder(folder, manifest)
-        _check_formula(manifest, encoder)
-        engine = Engine(folder, manifest, encoder.items, options.engine)
         with ExitStack() as refused:
+            encoder = load_encoder(folder, manifest)
+            refused.callback(encoder.close)
+            _check_own_formula(manifest, encoder)
+            engine = Engine(folder, manifest, encoder.items, options.engine)
             refused.callback(engine.close)
-            check_golden(folder, manifest, encoder, engine)
-            _warm_up(folder, encoder, engine, options.max_batch_rows)
+            requests, scores = read_golden(folder)
+            _check_golden(requests, scores, manifest, encoder, engine)
+            _warm_up(requests[0], encoder, engine, options.max_batch_rows)
             refused.pop_all()
-        cpu = engine.provider == "CPUExecutionProvider"
         batcher: Batcher[Encoded, Inference] = Batcher(
             engine.run,
             len,
             executor,
             max_rows=options.max_batch_rows,
-            max_entries=options.max_batch_requests if cpu else max(32, options.max_batch_requests),
+            max_entries=1 if engine.on_cpu else DEVICE_REQUESTS,
             max_queued_rows=options.max_queued_rows,
             observe=observe,
         )
@@ -108,7 +110,7 @@ class Model:
 
     def check(self, formula: FusionFormula) -> None:
         """Raise FusionError where a formula reads a task or item attribute that this model does not have."""
-        formula.check(self.manifest.outputs(), self.encoder.tables["item"].columns)
+        _check_formula(formula, self.manifest, self.encoder)
 
     async def drain(self) -> None:
         """Wait for what was submitted; take no more."""
@@ -117,6 +119,7 @@ class Model:
     def close(self) -> None:
         """Give the memory back. Nothing may be running."""
         self.engine.close()
+        self.encoder.close()
 
 
 def load_encoder(folder: Path, manifest: Manifest) -> Encoder:
@@ -129,21 +132,32 @@ def load_encoder(folder: Path, manifest: Manifest) -> Encoder:
         raise BundleError(f"{manifest.version}: the features do not fit the bundle: {error}") from error
 
 
-def _check_formula(manifest: Manifest, encoder: Encoder) -> None:
+def _check_formula(formula: FusionFormula, manifest: Manifest, encoder: Encoder) -> None:
+    formula.check(manifest.outputs(), encoder.attributes)
+
+
+def _check_own_formula(manifest: Manifest, encoder: Encoder) -> None:
     try:
-        manifest.fusion.check(manifest.outputs(), encoder.tables["item"].columns)
+        _check_formula(manifest.fusion, manifest, encoder)
     except FusionError as error:
         raise BundleError(f"{manifest.version}: the formula does not fit the bundle: {error}") from error
 
 
-def check_golden(folder: Path, manifest: Manifest, encoder: Encoder, engine: Engine) -> None:
+def _check_golden(
+    requests: Sequence[GoldenRequest],
+    expected: Sequence[Scores],
+    manifest: Manifest,
+    encoder: Encoder,
+    engine: Engine,
+) -> None:
     """Raise BundleError unless every golden request gets its scores again, through encoder and engine."""
-    requests, expected = read_golden(folder)
     for at, (request, scores) in enumerate(zip(requests, expected, strict=True)):
         try:
             found = engine.run([request.encode(encoder)])[0].scores
-        except (FeatureError, InferenceFailed) as error:
-            raise BundleError(f"golden request {at} cannot be scored: {error}") from error
+        except FeatureError as error:
+            raise BundleError(f"golden request {at} cannot be encoded: {error}") from error
+        except InferenceFailed as error:
+            raise BundleError(f"golden request {at} cannot be scored: {error.__cause__}") from error
         if found.keys() != scores.keys():
             raise BundleError(
                 f"golden request {at} has the tasks {sorted(scores)}; the model, {sorted(found)}"
@@ -157,9 +171,8 @@ def check_golden(folder: Path, manifest: Manifest, encoder: Encoder, engine: Eng
                 )
 
 
-def _warm_up(folder: Path, encoder: Encoder, engine: Engine, rows: int) -> None:
+def _warm_up(request: GoldenRequest, encoder: Encoder, engine: Engine, rows: int) -> None:
     """Run the largest batch a few times, so that no request pays for the memory it needs."""
-    request = read_golden(folder)[0][0]
     items = (request.item_ids * rows)[:rows]
     largest = request.model_copy(update={"item_ids": items, "inline": {}}).encode(encoder)
     for _ in range(WARM_UP_RUNS):

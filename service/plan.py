@@ -52,7 +52,9 @@ class Local:
     ready: frozenset[str]
     """versions in memory that may serve"""
     failed: frozenset[str] = frozenset()
-    """versions that could not be loaded since the generation last changed"""
+    """versions that could not be loaded when they were last tried"""
+    due: frozenset[str] = frozenset()
+    """those of them that are worth another try by now"""
     loading: str | None = None
     retiring: int = 0
     """versions retired but still in memory"""
@@ -63,7 +65,8 @@ def plan(desired: Deployment, local: Local) -> Action | None:
 
     Loads the new before it retires the old, and holds one version more than it serves with, never two: a
     further one waits until a retired one is gone. A ranker whose version cannot be loaded goes on with what
-    it serves with; one that serves with nothing yet takes its previous version.
+    it serves with; one that serves with nothing yet takes its previous version. What is deployed is tried
+    again when it is due and nothing else is to be loaded; what is staged is not, as its operation is refused.
     """
     targets = {name: _target(name, desired, local) for name in desired.rankers}
     for name, version in targets.items():
@@ -83,8 +86,9 @@ def plan(desired: Deployment, local: Local) -> Action | None:
         needed = needed[: needed.index(missing[0])]  # no room for it: what is less urgent gives way
     for version in local.ready.difference(needed, local.serving.values()):
         return Retire(version)
-    if missing and local.loading is None and len(local.ready) + local.retiring <= served:
-        return Load(missing[0])
+    wanted = missing or [ranker.version for ranker in operations if ranker.version in local.due]
+    if wanted and local.loading is None and len(local.ready) + local.retiring <= served:
+        return Load(wanted[0])
     return None
 
 

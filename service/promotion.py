@@ -15,15 +15,17 @@ from pathlib import Path
 
 from service.bundle import deployment
 from service.bundle.deployment import DeployedRanker, Deployment, WorkerStatus
-from service.bundle.errors import BundleError
+from service.bundle.errors import BundleError, FusionError
+from service.bundle.fusion import FusionFormula
 from service.bundle.store import NAME, versions
 from service.errors import InvalidRequest, Superseded, SwapRefused, UnknownRanker, UnknownVersion
 
 _POLL_S = 0.05
 _FOLLOW_S = 10.0
 
-Check = Callable[[str], object]
-"""Blocking: loads a version, golden requests and all, and raises BundleError with the reason why not."""
+Check = Callable[[str, FusionFormula | None], object]
+"""Blocking: loads a version, golden requests and all, and raises BundleError with the reason why not, or
+FusionError where it cannot compute the formula that is deployed in place of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Promoted:
     workers: tuple[str, ...]
     """that serve with it"""
     behind: dict[str, str]
-    """live workers that do not, and why; empty but for a worker that broke on the way"""
+    """live workers that do not, and why; empty but for a worker that broke, or hangs, on the way"""
 
 
 async def promote(
@@ -84,11 +86,14 @@ async def rollback(models: Path, ranker: str, *, check: Check, timeout_s: float 
 async def _operate(
     models: Path, ranker: str, choose: Callable[[Deployment], str], check: Check, timeout_s: float
 ) -> Promoted:
-    operation = await asyncio.to_thread(_Operation.begin, models, ranker, choose)
+    until = time.time() + timeout_s + deployment.STALE_S
+    beginning = asyncio.create_task(asyncio.to_thread(_Operation.begin, models, ranker, choose, until))
     try:
+        operation = await asyncio.shield(beginning)
         await operation.all_ready(check, timeout_s)
         moved = await asyncio.to_thread(operation.move)
     finally:  # refused, cancelled or broken; where it has moved there is nothing left to unstage
+        operation = await beginning  # cancelling it stopped no thread: it stages all the same
         await asyncio.to_thread(operation.unstage)
     return await operation.all_follow(moved, min(timeout_s, _FOLLOW_S))
 
@@ -102,12 +107,21 @@ class _Operation:
     """the generation that staged it"""
 
     @classmethod
-    def begin(cls, models: Path, ranker: str, choose: Callable[[Deployment], str]) -> _Operation:
-        """Stage the version that `choose` picks, and so overtake whatever is under way on this ranker."""
+    def begin(
+        cls, models: Path, ranker: str, choose: Callable[[Deployment], str], until: float
+    ) -> _Operation:
+        """Stage the version that `choose` picks, and so overtake whatever is under way on this ranker.
+
+        No worker heeds it after `until`, in seconds since the epoch: this process may die without a word.
+        """
 
         def change(deployed: Deployment) -> Deployment:
             present = deployed.rankers.get(ranker, DeployedRanker())
-            update = {"staged": choose(deployed), "operation": deployed.generation}
+            update = {
+                "staged": choose(deployed),
+                "staged_until": until,
+                "operation": deployed.generation,
+            }
             return deployed.having(ranker, present.model_copy(update=update))
 
         staged = deployment.update(models, change)
@@ -126,9 +140,10 @@ class _Operation:
                 raise SwapRefused(f"{self.version} was not loaded in time; all serve as before", late)
             await asyncio.sleep(_POLL_S)
         if not alive:
+            present = self._present(await asyncio.to_thread(deployment.read, self.models))
             try:
-                await asyncio.to_thread(check, self.version)
-            except BundleError as error:
+                await asyncio.to_thread(check, self.version, present.fusion)
+            except (BundleError, FusionError) as error:
                 raise SwapRefused(f"{self.version} cannot be loaded: {error}") from None
 
     def move(self) -> Deployment:
@@ -137,7 +152,7 @@ class _Operation:
         def change(deployed: Deployment) -> Deployment:
             present = self._present(deployed)
             previous = present.previous if present.version == self.version else present.version
-            update = {"version": self.version, "previous": previous, "staged": None}
+            update = {"version": self.version, "previous": previous, "staged": None, "staged_until": None}
             return deployed.having(self.ranker, present.model_copy(update=update))
 
         return deployment.update(self.models, change)
@@ -149,8 +164,7 @@ class _Operation:
             present = deployed.rankers.get(self.ranker)
             if present is None or present.operation != self.number or present.staged is None:
                 return deployed
-            update = present.model_copy(update={"staged": None})
-            return deployed.having(self.ranker, update if present.version else None)
+            return deployed.unstaged(self.ranker)
 
         deployment.update(self.models, change)
 
@@ -179,18 +193,21 @@ class _Operation:
         )
 
     def _read(self) -> tuple[Deployment, list[WorkerStatus]]:
-        return deployment.read(self.models), deployment.live(self.models)
+        # In this order: what the workers tell of a later operation must not be taken for this one's.
+        alive = deployment.live(self.models)
+        return deployment.read(self.models), alive
 
     def _look(self) -> list[WorkerStatus]:
         """The live workers, while this operation is the last and none of them has failed."""
         deployed, alive = self._read()
         self._present(deployed)
         current = [status for status in alive if status.generation >= self.number]
-        failed = {
-            status.worker: status.failed[self.version] for status in current if self.version in status.failed
+        refusals = {
+            status.worker: status.failed.get(self.version) or status.unfit.get(self.ranker)
+            for status in current
         }
-        if failed:
-            raise SwapRefused(f"{self.version} could not be loaded; all serve as before", failed)
+        if reasons := {worker: reason for worker, reason in refusals.items() if reason}:
+            raise SwapRefused(f"{self.version} could not be loaded; all serve as before", reasons)
         return alive
 
     def _is_ready(self, status: WorkerStatus) -> bool:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoded
-from service.bundle.fusion import FusionFormula, GroupLogs
+from service.bundle.fusion import FusionFormula, GroupLogs, fused, log_sum
+from service.bundle.schema import Scope
 from service.engine import Inference
 from service.model import Model
 from service.registry import Registry
@@ -66,6 +67,7 @@ class Ranker:
         with self._registry.lease(request.ranker) as model:
             formula = self._formula(request, model)
             ids, inline = _candidates(request.candidates)
+            model.batcher.admit(len(ids))
             encoded = model.encoder.request(request.user_id, request.user, request.context, ids, inline)
             watch.lap("encode")
             inference = await model.batcher.submit(encoded, deadline)
@@ -73,9 +75,9 @@ class Ranker:
             attributes = {
                 name: model.encoder.attribute(name, encoded.item_row, inline) for name in formula.attributes
             }
-            scores = formula.score(inference.scores, attributes)
-            order = best(scores, request.limit)
-            factors = formula.explain(inference.scores, attributes) if request.explain else None
+            factors = formula.explain(inference.scores, attributes)
+            log_scores = log_sum(factors)
+            order, scores = best(log_scores, request.limit), fused(log_scores)
             watch.lap("fuse")
             slate = Slate(
                 ranker=request.ranker,
@@ -84,7 +86,7 @@ class Ranker:
                 order=order,
                 scores=scores,
                 tasks=inference.scores,
-                factors=factors,
+                factors=factors if request.explain else None,
                 degraded=(),
                 defaults=_defaults(request, model, encoded, inline),
                 timings_ms=_timings(watch, inference),
@@ -112,7 +114,7 @@ class Ranker:
 
 
 def best(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.intp]:
-    """Positions of the best `limit` scores, [K], the best first.
+    """Positions of the best `limit` scores, or logs of scores, [K], the best first.
 
     Equal scores keep their order. NaN is the lowest of all: no number, no place among the others.
     """
@@ -131,10 +133,16 @@ def _candidates(candidates: Sequence[str | Candidate]) -> tuple[list[str], Inlin
 
 
 def _defaults(request: RankRequest, model: Model, encoded: Encoded, inline: Inline) -> dict[str, int]:
-    """How many ids came without any features, neither stored nor in the request."""
-    unknown = np.flatnonzero(encoded.item_row == 0)
-    known_user = request.user_id is None or request.user or model.encoder.user_row(request.user_id)
-    return {"users": int(not known_user), "items": sum(at not in inline for at in unknown.tolist())}
+    """How many ids came without any features that the model reads, neither stored nor in the request."""
+    encoder = model.encoder
+    known_user = (
+        request.user_id is None
+        or encoder.user_row(request.user_id)
+        or encoder.reads(Scope.USER, request.user)
+    )
+    unknown = np.flatnonzero(encoded.item_row == 0).tolist()
+    bare = sum(not encoder.reads(Scope.ITEM, inline.get(at, {})) for at in unknown)
+    return {"users": int(not known_user), "items": bare}
 
 
 def _timings(watch: Stopwatch, inference: Inference) -> dict[str, float]:

@@ -56,20 +56,21 @@ class Registry:
         worker: str | None = None,
         poll_s: float = 0.1,
         heartbeat_s: float = 1.0,
-        niceness: int = 10,
+        retry_s: float = 1.0,
     ) -> None:
         """`load` makes a model of a version, or raises the reason why not; it is called in another thread.
 
-        The deployment is looked at every `poll_s` seconds. `worker` names this worker's status file.
-        `niceness` is the loading thread's; threads that a load starts inherit it for good, so it should be 0
-        where the engine has threads of its own.
+        The deployment is looked at every `poll_s` seconds. `worker` names this worker's status file. What is
+        deployed and could not be loaded is tried again after `retry_s` seconds, then twice that, and so on.
         """
         self.worker = worker or f"{deployment.this_host()}-{os.getpid()}"
         self._models, self._poll_s, self._heartbeat_s = models, poll_s, heartbeat_s
         self._started = time.time()
-        self._residents = Residents(load, niceness)
+        self._residents = Residents(load, retry_s)
         self._serving: dict[str, tuple[Resident, float]] = {}
         self._fusions: dict[str, FusionFormula | FusionError] = {}
+        self._unfit: dict[str, str] = {}
+        self._written = Deployment()
         self._desired = Deployment()
         self._stamp: tuple[int, int, int] | None = None
         self._complaint: str | None = None
@@ -121,6 +122,18 @@ class Registry:
         return bool(deployed) and deployed <= self._serving.keys()
 
     @property
+    def waiting(self) -> bool:
+        """Is there a ranker that serves with nothing, and a version that was not tried for it yet?"""
+        unserved = (ranker for name, ranker in self._desired.rankers.items() if name not in self._serving)
+        failed = self._residents.failed.keys()
+        return any({ranker.version, ranker.previous} - {None} - failed for ranker in unserved)
+
+    @property
+    def loading(self) -> bool:
+        """Is a version being loaded? Nothing can break that off but the end of the process."""
+        return self._residents.loading is not None
+
+    @property
     def complaint(self) -> str | None:
         """Why deployment.json cannot be followed; what it last said still holds."""
         return self._complaint
@@ -139,7 +152,7 @@ class Registry:
     @property
     def failed(self) -> dict[str, str]:
         """Versions that could not be loaded, and why."""
-        return dict(self._residents.failed)
+        return {version: failure.reason for version, failure in self._residents.failed.items()}
 
     def status(self) -> WorkerStatus:
         """What this worker tells the others, as of now."""
@@ -153,6 +166,7 @@ class Registry:
             rankers={name: resident.version for name, (resident, _) in self._serving.items()},
             ready=tuple(sorted(self._residents.ready)),
             failed=self.failed,
+            unfit=self._unfit,
         )
 
     async def _follow(self) -> None:
@@ -187,12 +201,12 @@ class Registry:
             self._complaint = str(error)
             return
         self._stamp, self._complaint = stamp, None
-        if desired.generation != self._desired.generation:
-            self._residents.failed.clear()
-        self._desired = desired
+        self._residents.forget({version for _, _, version in _named(desired) - _named(self._written)})
+        self._written = desired
 
     def _settle(self) -> None:
         """Take every step that can be taken now."""
+        self._desired = self._written.as_of(time.time())
         while action := plan(self._desired, self._local()):
             self._apply(action)
         self._fusions = {
@@ -200,12 +214,19 @@ class Registry:
             for name, (resident, _) in self._serving.items()
             if (ranker := self._desired.rankers[name]).fusion is not None
         }
+        self._unfit = {
+            name: str(error)
+            for name, ranker in self._desired.rankers.items()
+            if ranker.fusion is not None and (staged := self._residents.ready.get(ranker.staged or ""))
+            if isinstance(error := _fitting(staged.model, ranker.fusion), FusionError)
+        }
 
     def _local(self) -> Local:
         return Local(
             serving={name: resident.version for name, (resident, _) in self._serving.items()},
             ready=frozenset(self._residents.ready),
             failed=frozenset(self._residents.failed),
+            due=self._residents.due,
             loading=self._residents.loading,
             retiring=len(self._residents.retiring),
         )
@@ -214,8 +235,7 @@ class Registry:
         _log.info("%s", action)
         match action:
             case Load(version):
-                staging = [ranker for ranker in self._desired.rankers.values() if ranker.staged == version]
-                self._residents.load(version, [ranker.fusion for ranker in staging if ranker.fusion])
+                self._residents.load(version)
             case Move(ranker, version):
                 self._serving[ranker] = self._residents.ready[version], time.time()
             case Drop(ranker):
@@ -257,8 +277,18 @@ class Registry:
         if deployed.version is None:
             return "no version was ever promoted"
         if deployed.version != version:
-            return self._residents.failed.get(deployed.version, f"{deployed.version} is being loaded")
+            return self.failed.get(deployed.version, f"{deployed.version} is being loaded")
         return f"the deployed fusion does not fit: {fusion}" if isinstance(fusion, FusionError) else None
+
+
+def _named(desired: Deployment) -> set[tuple[str, int, str]]:
+    """What a deployment wants in memory, each version with its ranker and the operation that named it."""
+    return {
+        (name, ranker.operation, version)
+        for name, ranker in desired.rankers.items()
+        for version in (ranker.version, ranker.staged)
+        if version is not None
+    }
 
 
 def _fitting(model: Model, formula: FusionFormula) -> FusionFormula | FusionError:

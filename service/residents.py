@@ -8,25 +8,25 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
-import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
 
-from service.bundle.errors import BundleError, FusionError
-from service.bundle.fusion import FusionFormula
+from service.bundle.errors import BundleError
 
 if TYPE_CHECKING:
     from service.model import Model
 
-P = ParamSpec("P")
-T = TypeVar("T")
+MOST_RETRY_S = 300.0
+"""The longest delay between two tries to load a version."""
+
+Job = tuple[str, Future["Model"]]
+"""a version to load, and where its model is awaited"""
 
 _log = logging.getLogger(__name__)
 
@@ -44,26 +44,53 @@ class Resident:
     """waits for its last lease"""
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A version that could not be loaded."""
+
+    reason: str
+    delay_s: float
+    """how long not to try it again"""
+    due: float
+    """when to, on the monotonic clock"""
+
+
 class Residents:
     """Versions in memory, and why others are not."""
 
-    def __init__(self, load: Callable[[str], Model], niceness: int) -> None:
-        """`load` makes a model of a version, or raises the reason why not; it is called in a nice thread."""
-        self._load_model = load
+    def __init__(self, load: Callable[[str], Model], retry_s: float) -> None:
+        """`load` makes a model of a version, or raises the reason why not; it is called in another thread.
+
+        What fails is due again after `retry_s` seconds, then twice that, and so on.
+        """
+        self._retry_s = retry_s
         self.changed = asyncio.Event()
         """set when a load has ended and when a retired version is gone; whoever waits for it clears it"""
         self.ready: dict[str, Resident] = {}
         self.retiring: list[Resident] = []
         self.loading: str | None = None
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, Failure] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # One thread, which lasts: what one version frees of its heap, the next one takes.
-        self._thread = ThreadPoolExecutor(1, "residents", initializer=_be_nice, initargs=(niceness,))
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        # One thread, which lasts: what one version frees of its heap, the next one takes. And a daemon, not
+        # an executor's: a load cannot be broken off, and must not keep the process from ending.
+        Thread(target=_load_all, args=(load, self._jobs), name="residents", daemon=True).start()
 
-    def load(self, version: str, formulas: Sequence[FusionFormula] = ()) -> None:
-        """Begin to load a version, which must also be able to compute `formulas`; it ends ready or failed."""
+    @property
+    def due(self) -> frozenset[str]:
+        """Versions that failed, and are worth another try by now."""
+        now = time.monotonic()
+        return frozenset(version for version, failure in self.failed.items() if failure.due <= now)
+
+    def forget(self, versions: Collection[str]) -> None:
+        """Forget that these failed."""
+        for version in versions:
+            self.failed.pop(version, None)
+
+    def load(self, version: str) -> None:
+        """Begin to load a version; it ends ready or failed."""
         self.loading = version
-        self._start(self._load(version, formulas))
+        self._start(self._load(version))
 
     def retire(self, version: str) -> None:
         """Lease a version no more, and free it after its last lease."""
@@ -83,38 +110,37 @@ class Residents:
             self._free_if_idle(resident)
 
     async def close(self) -> None:
-        """Retire every version and wait until all are gone. No load may be begun any more."""
-        try:
-            while self.ready or self.retiring or self.loading:
-                self.changed.clear()
-                for version in list(self.ready):
-                    self.retire(version)
-                await self.changed.wait()
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        """Retire every version and wait until all are gone. No load may be begun any more.
 
-    async def _load(self, version: str, formulas: Sequence[FusionFormula]) -> None:
+        One that is under way is not waited for: it ends with the process.
+        """
+        self._jobs.put(None)
+        while self.ready or self.retiring:
+            self.changed.clear()
+            for version in list(self.ready):
+                self.retire(version)
+            await self.changed.wait()
+
+    async def _load(self, version: str) -> None:
+        made: Future[Model] = Future()
+        self._jobs.put((version, made))
         try:
-            model = await self._in_thread(self._make, version, formulas)
+            model = await asyncio.wrap_future(made)
         except Exception as error:  # whatever it is: the reason why this version is not here
-            expected = isinstance(error, BundleError | FusionError)
-            self.failed[version] = str(error) if expected else repr(error)
-            _log.warning("%s could not be loaded: %s", version, self.failed[version], exc_info=not expected)
+            self._fail(version, error)
         else:
             self.ready[version] = Resident(version, model, time.time())
+            self.forget([version])
             _log.info("%s is in memory", version)
         self.loading = None
         self.changed.set()
 
-    def _make(self, version: str, formulas: Sequence[FusionFormula]) -> Model:
-        model = self._load_model(version)
-        try:
-            for formula in formulas:
-                model.check(formula)
-        except FusionError:
-            model.close()
-            raise
-        return model
+    def _fail(self, version: str, error: Exception) -> None:
+        expected, last = isinstance(error, BundleError), self.failed.get(version)
+        reason = str(error) if expected else repr(error)
+        delay_s = min(2 * last.delay_s, MOST_RETRY_S) if last else self._retry_s
+        self.failed[version] = Failure(reason, delay_s, time.monotonic() + delay_s)
+        _log.warning("%s could not be loaded: %s", version, reason, exc_info=None if expected else error)
 
     def _free_if_idle(self, resident: Resident) -> None:
         if resident.retired and not resident.leases:
@@ -123,14 +149,11 @@ class Residents:
     async def _free(self, resident: Resident) -> None:
         try:
             await resident.model.drain()
-            await self._in_thread(_end, resident)
+            await asyncio.to_thread(_end, resident)
             _log.info("%s is gone", resident.version)
         finally:
             self.retiring.remove(resident)
             self.changed.set()
-
-    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *args, **kwargs))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -143,8 +166,20 @@ class Residents:
             _log.error("a version was not freed in good order", exc_info=error)
 
 
+def _load_all(load: Callable[[str], Model], jobs: SimpleQueue[Job | None]) -> None:
+    """The thread that loads: a version at a time, until there is a None."""
+    while job := jobs.get():
+        version, made = job
+        made.set_running_or_notify_cancel()  # from here on nobody can cancel it
+        try:
+            made.set_result(load(version))
+        except BaseException as error:  # SystemExit and its like too: the thread lasts
+            made.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        del job, made  # this frame must keep no model in memory
+
+
 def _end(resident: Resident) -> None:
-    """Close a model and drop the last reference to it, here in the thread: millions of objects may go."""
+    """Close a model and drop the last reference to it, here in a thread: millions of objects may go."""
     resident.model.close()
     del resident.model
     _give_memory_back()
@@ -154,10 +189,3 @@ def _give_memory_back() -> None:
     """Return what the heap has free to the system; glibc would keep it."""
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _be_nice(niceness: int) -> None:
-    """Let requests go before this thread; on Linux a priority is a thread's own, and only ever given up."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=256)
     """Worker processes. Each holds its own copy of every model and keeps one core busy."""
     token: SecretStr | None = Field(None, min_length=1)
-    """Bearer token of the operators' routes (promote, rollback); they are closed without one."""
+    """Bearer token of the operators' routes (promote, rollback, /v1/workers); they are closed without one."""
 
     max_candidates: int = Field(2_000, ge=1, le=MAX_CANDIDATES)
     """Most candidates in a request; more are refused with 422."""

@@ -9,13 +9,15 @@ Where workers share metrics through a folder, a scrape of any of them gives the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 
 _SECONDS = tuple(
     ms / 1e3
@@ -23,6 +25,8 @@ _SECONDS = tuple(
 )
 _ROWS = (1, 10, 20, 50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000)
 _REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+
+M = TypeVar("M", Counter, Histogram)
 
 
 class Telemetry:
@@ -43,20 +47,27 @@ class Telemetry:
         count = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
 
-        self._requests = count("rankserve_requests", "Requests by outcome.", ("route", "outcome"))
-        self._request_seconds = seconds("rankserve_request_seconds", "Time to the whole answer.", ("route",))
+        self._requests = _by(count, "rankserve_requests", "Requests by outcome.", "route", "outcome")
+        self._request_seconds = _by(
+            seconds, "rankserve_request_seconds", "Time to the whole answer of requests that are ok.", "route"
+        )
         self._in_flight = gauge("rankserve_in_flight", "Requests being answered.")
-        self._stages = seconds("rankserve_stage_seconds", "Time of a ranked request by stage.", ("stage",))
-        self._candidates = rows("rankserve_candidates", "Candidates of a ranked request.", ("ranker",))
-        self._defaults = count("rankserve_defaults", "Ids that came without any features.", ("table",))
+        self._stages = _by(seconds, "rankserve_stage_seconds", "Time of a ranked request by stage.", "stage")
+        self._candidates = _by(rows, "rankserve_candidates", "Candidates of a ranked request.", "ranker")
+        self._defaults = _by(count, "rankserve_defaults", "Ids that came without any features.", "table")
         self._not_finite = count("rankserve_not_finite", "Candidates without a finite score.", ("version",))
         self._batch_rows = rows("rankserve_batch_rows", "Rows of a run.")
         self._batch_requests = rows("rankserve_batch_requests", "Requests of a run.", buckets=_REQUESTS)
         self._batch_seconds = seconds("rankserve_batch_seconds", "Time of a run.")
+        self._queue_seconds = seconds("rankserve_queue_seconds", "Wait of a run's oldest request.")
+        self._failed_runs = count("rankserve_failed_runs", "Runs that broke.")
+        self._pending_rows = gauge("rankserve_pending_rows", "Rows that wait for the engine.")
         self._lag = seconds("rankserve_loop_lag_seconds", "How late the event loop wakes.")
+        self._loads = _by(count, "rankserve_loads", "Versions loaded, by outcome.", "outcome")
         self._serving = gauge(
             "rankserve_serving", "Workers that serve with a version.", ("ranker", "version", "provider")
         )
+        self._not_as_deployed = gauge("rankserve_not_as_deployed", "Rankers that do not serve as deployed.")
         self._served: set[tuple[str, str, str]] = set()
 
     @contextmanager
@@ -70,23 +81,29 @@ class Telemetry:
 
     def request(self, route: str, outcome: str, seconds: float) -> None:
         """A request was answered, or left. `route` is a pattern; `outcome` is `ok` or the type of a fault."""
-        self._requests.labels(route, outcome).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._requests(route, outcome).inc()
+        if outcome == "ok":  # else a quick refusal would look like a quick answer
+            self._request_seconds(route).observe(seconds)
 
     def slate(self, ranker: str, version: str, *, candidates: int, not_finite: int,
               defaults: Mapping[str, int], timings_ms: Mapping[str, float]) -> None:  # fmt: skip
         """A slate was ranked. `defaults`: table -> ids without features; `timings_ms`: by stage."""
-        self._candidates.labels(ranker).observe(candidates)
+        self._candidates(ranker).observe(candidates)
         if not_finite:
             self._not_finite.labels(version).inc(not_finite)
         for table, count in defaults.items():
             if count:
-                self._defaults.labels(table).inc(count)
+                self._defaults(table).inc(count)
         for stage, ms in timings_ms.items():
-            self._stages.labels(stage).observe(ms / 1e3)
+            self._stages(stage).observe(ms / 1e3)
 
-    def batch(self, requests: int, rows: int, seconds: float) -> None:
-        """The engine ran once."""
+    def batch(
+        self, requests: int, rows: int, seconds: float, *, queue_s: float = 0.0, failed: bool = False
+    ) -> None:
+        """The engine ran once; `queue_s` is how long the oldest request had waited."""
+        self._queue_seconds.observe(queue_s)
+        if failed:
+            self._failed_runs.inc()
         self._batch_requests.observe(requests)
         self._batch_rows.observe(rows)
         self._batch_seconds.observe(seconds)
@@ -95,15 +112,37 @@ class Telemetry:
         """The event loop woke so late."""
         self._lag.observe(seconds)
 
+    def pending(self, rows: int) -> None:
+        """So many rows wait for the engine now."""
+        self._pending_rows.set(rows)
+
+    def not_as_deployed(self, rankers: int) -> None:
+        """So many rankers do not serve as deployed now."""
+        self._not_as_deployed.set(rankers)
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """Count a version that is loaded within."""
+        try:
+            yield
+        except BaseException:
+            self._loads("failed").inc()
+            raise
+        self._loads("ok").inc()
+
     def serving(self, versions: Mapping[str, str], provider: str) -> None:
-        """The rankers serve with these versions now, and with no others."""
+        """The rankers serve with these versions now, and with no others: what these were labels of goes."""
         now = {(ranker, version, provider) for ranker, version in versions.items()}
-        # Set to 0 and not removed: workers that share their figures cannot take a label back.
-        for gone in self._served - now:
-            self._serving.labels(*gone).set(0)
         for labels in now:
             self._serving.labels(*labels).set(1)
-        self._served |= now
+        for gone in self._served - now:
+            self._serving.labels(*gone).set(0)
+            if self._folder is None:  # a shared file gives no label back: `_Shared` leaves it out
+                self._serving.remove(*gone)
+        if self._folder is None:
+            for version in {version for _, version, _ in self._served} - set(versions.values()):
+                self._not_finite.remove(version)
+        self._served = now
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """All figures, and their media type, in the format that a scraper's Accept header asks for.
@@ -113,9 +152,41 @@ class Telemetry:
         registry = self._registry
         if self._folder is not None:
             registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]
+            registry.register(_Shared(self._folder))
         encode, media_type = choose_encoder(accept)
         return encode(registry), media_type
+
+
+def _by(make: Callable[..., M], name: str, text: str, *labels: str) -> Callable[..., M]:
+    """A metric's child by its labels, which must have few values: looking one up costs more than to count."""
+    return cache(make(name, text, labels).labels)
+
+
+class _Shared:
+    """The figures of all workers, but for those of versions that none of them serves with any more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus."""
+        collector = multiprocess.MultiProcessCollector(None, path=str(self._folder))  # type: ignore[no-untyped-call]
+        metrics: list[Metric] = list(collector.collect())  # type: ignore[no-untyped-call]
+        served = {
+            sample.labels["version"]
+            for metric in metrics
+            if metric.name == "rankserve_serving"
+            for sample in metric.samples
+            if sample.value
+        }
+        for metric in metrics:
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if sample.labels.get("version") in {None, *served}
+                and (metric.name != "rankserve_serving" or sample.value)
+            ]
+            yield metric
 
 
 def forget_worker(pid: int, folder: str) -> None:

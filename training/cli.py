@@ -42,25 +42,32 @@ def fit(
     ] = None,
     models: Annotated[Path, typer.Option(help="Folder that the bundle goes to.")] = Path("models"),
     version: Annotated[str | None, typer.Option(help="Name of the version; the time by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and batches. A synthetic world has its own.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of weights and batches. A synthetic world has its own.", min=0, max=2**63 - 1)
+    ] = 0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Replace a value: key.path=value, e.g. train.epochs=2.")
+        list[str] | None,
+        typer.Option("--set", help="Replace a value: train.epochs=2, tasks.buy.weight=0.5 …"),
     ] = None,
-    metrics_json: Annotated[Path | None, typer.Option(help="Write the metrics to this file.")] = None,
+    metrics_json: Annotated[
+        Path | None, typer.Option(help="Write the metrics to this file.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Train, evaluate on later days, export and verify one version."""
     console = Console(stderr=True)
     version = version or datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     try:
+        if metrics_json is not None and not metrics_json.parent.is_dir():
+            raise FileNotFoundError(f"--metrics-json: there is no folder {metrics_json.parent}")
         made = train(load_config(config, set_ or ()), data, models, version, seed, console)
+        console.rule(f"{version}: test days", align="left")
+        console.print(*metrics_tables(made.metrics["test"]))
         if metrics_json is not None:
             written = {"version": version, **made.metrics}
             metrics_json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     except ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    console.rule(f"{version}: test days", align="left")
-    console.print(*metrics_tables(made.metrics["test"]))
     typer.echo(made.folder)
 
 

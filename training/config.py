@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +27,7 @@ from service.bundle.kinds import Name
 from service.bundle.manifest import TaskSpec, graph_inputs
 from service.bundle.schema import FeatureSchema, Side
 from training.datasets import DatasetConfig
-from training.models import ModelConfig
+from training.models import ModelConfig, without_loss
 
 FUSED = "fused"
 """stands for the fused score where metrics are named by task"""
@@ -48,10 +49,11 @@ class ConfigError(ValueError):
 def _day(value: Any) -> Any:
     """A day as yyyymmdd, from ``2022-05-04`` (a string or a TOML date) or ``20220504``."""
     text = value.isoformat() if isinstance(value, datetime.date) else str(value)
-    try:
-        return int(datetime.datetime.strptime(text.replace("-", ""), "%Y%m%d").strftime("%Y%m%d"))
-    except ValueError:
-        raise ValueError(f"{text!r} is no day; write 2022-05-04 or 20220504") from None
+    with suppress(ValueError):
+        day = datetime.date.fromisoformat(text)
+        if text in (f"{day:%Y-%m-%d}", f"{day:%Y%m%d}"):  # and no day of a week, which ISO has too
+            return int(f"{day:%Y%m%d}")
+    raise ValueError(f"{text!r} is no day; write 2022-05-04 or 20220504")
 
 
 Day = Annotated[int, BeforeValidator(_day)]
@@ -70,7 +72,8 @@ class TaskConfig(_Frozen):
         mask: a label that must be 1 for the row to count, in the loss and in the metrics: "only where click".
             The score is then conditional on that event.
         transform: of the label before the loss; the graph undoes it.
-        weight: in the loss, and in the combination that stops training.
+        weight: in the loss, and in the combination that stops training. 0 for a task that the model learns
+            through the losses of others, as ESMM its conditional ones, and for no other.
         gain: of the label in NDCG of the fused score.
     """
 
@@ -80,7 +83,7 @@ class TaskConfig(_Frozen):
     mask: Name | None = None
     transform: Literal["none", "log1p"] = "none"
     unit: str | None = None
-    weight: PositiveFloat = 1.0
+    weight: Annotated[float, Field(ge=0)] = 1.0
     gain: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
@@ -133,7 +136,8 @@ class TrainConfig(_Frozen):
         learning_rate: of Adam, warmed up over the first steps and then decayed to a tenth by a cosine.
         weight_decay: of AdamW, on all but embeddings and biases.
         embedding_decay: of AdamW, on the embedding table.
-        threads: of torch; 0 lets torch choose.
+        threads: of torch; 0 lets torch choose. With another number sums are taken in another order: the same
+            seed then gives metrics that differ from about the eighth digit on.
     """
 
     epochs: PositiveInt = 4
@@ -174,9 +178,24 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"fusion: {error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _learns(self) -> Self:
+        try:
+            without = without_loss(self.model, [task.spec() for task in self.tasks])
+        except ValueError as error:
+            raise ValueError(f"tasks: {error}") from None
+        for task in self.tasks:
+            if (task.name in without) != (task.weight == 0):
+                learned = f"{self.model.name} learns it through the entire-space tasks alone; set it to 0"
+                fix = learned if task.weight else "nothing else trains it; set it above 0"
+                raise ValueError(f"tasks.{task.name}.weight: {task.weight:g} does not fit; {fix}")
+        return self
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Read a config; each override ``key.path=value`` replaces one value, which is read as TOML.
+
+    An entry of an array goes by its name: ``tasks.buy.weight=0.5``.
 
     Raises:
         ConfigError: the file is not to be read, or a key is unknown, missing or wrong.
@@ -242,12 +261,25 @@ def _override(raw: dict[str, Any], override: str) -> None:
     *path, last = key.strip().split(".")
     if not equals or not last:
         raise ConfigError(f"--set {override}: write key.path=value, e.g. train.epochs=2")
-    table = raw
+    table: Any = raw
     for part in path:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
+        entries = isinstance(table, list)
+        table = _entry(table, part, override) if entries else table.setdefault(part, {})
+        if not isinstance(table, dict | list):
             raise ConfigError(f"--set {override}: {part!r} is no section of the config")
+    if isinstance(table, list):
+        raise ConfigError(f"--set {override}: {last!r} is an entry; name a key of it too")
     table[last] = _toml_value(text.strip())
+
+
+def _entry(entries: Sequence[Any], name: str, override: str) -> Any:
+    """The entry of that name in an array of tables, as of the tasks or the features."""
+    named = {str(entry["name"]): entry for entry in entries if isinstance(entry, dict) and "name" in entry}
+    if name not in named:
+        raise ConfigError(
+            f"--set {override}: there is no {name!r} among {', '.join(named) or 'nameless ones'}"
+        )
+    return named[name]
 
 
 def _toml_value(text: str) -> Any:

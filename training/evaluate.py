@@ -18,6 +18,8 @@ from training.examples import masked_label, transform
 from training.graphs import Scores
 from training.impressions import Log
 
+TaskScores = Mapping[str, NDArray[np.float32]]
+
 
 def scores_of(logits: Tensor, tasks: Sequence[TaskConfig]) -> dict[str, NDArray[np.float32]]:
     """Task scores ``[B]`` by task, computed as the exported graphs do."""
@@ -27,7 +29,8 @@ def scores_of(logits: Tensor, tasks: Sequence[TaskConfig]) -> dict[str, NDArray[
 
 
 def evaluate(
-    scores: Mapping[str, NDArray[np.float32]],
+    logged: TaskScores,
+    served: TaskScores,
     log: Log,
     tasks: Sequence[TaskConfig],
     formula: FusionFormula,
@@ -35,8 +38,12 @@ def evaluate(
 ) -> dict[str, Metrics]:
     """Metrics by task, and under ``fused`` those of the fused score.
 
+    How well it ranks (AUC, GAUC and the fused score) is measured as it will serve: a position, known only
+    once a slate is made, would add the order of whoever made it. How true its numbers are, as it was logged.
+
     Args:
-        scores: ``[B]`` by task.
+        logged: scores ``[B]`` by task, of the impressions as they were.
+        served: the same, with the constants of serving in place of what is known only after the fact.
         log: the ``B`` impressions.
         tasks: masks and transforms hold here as in the loss.
         formula: of the fused score.
@@ -48,10 +55,12 @@ def evaluate(
     found = {}
     for task in tasks:
         truth = None if log.truth is None else log.truth.get(truth_name(task))
-        found[task.name] = task_metrics(task, scores[task.name], labels[task.name], users, truth)
+        found[task.name] = task_metrics(
+            task, logged[task.name], served[task.name], labels[task.name], users, truth
+        )
     item_rows = encoder.item_rows(impressions.item_id)
     attributes = {name: encoder.attribute(name, item_rows, {}) for name in formula.attributes}
-    fused = formula.score(scores, attributes)
+    fused = formula.score(served, attributes)
     found[FUSED] = fused_metrics(fused, tasks, labels, users)
     return found
 
@@ -64,6 +73,7 @@ def truth_name(task: TaskConfig) -> str:
 def task_metrics(
     task: TaskConfig,
     score: NDArray[np.float32],
+    served: NDArray[np.float32],
     label: NDArray[np.float32],
     users: NDArray[np.int64],
     truth: NDArray[np.float64] | None = None,
@@ -83,8 +93,8 @@ def task_metrics(
             found[f"mae_{task.transform}"] = metrics.mae(transform(task, score), transform(task, label))
         return found | {"rows": counted}
     found = {
-        "auc": metrics.auc(score, label),
-        "gauc": metrics.gauc(score, label, users),
+        "auc": metrics.auc(served, label),
+        "gauc": metrics.gauc(served, label, users),
         "log_loss": metrics.log_loss(score, label),
         "pcoc": metrics.pcoc(score, label),
         "rows": counted,

@@ -54,10 +54,12 @@ def split_log(log: Log, split: SplitConfig) -> dict[str, Log]:
     return {name: log.take(rows) for name, rows in parts.items()}
 
 
-def encode(encoder: Encoder, impressions: Impressions, tasks: Sequence[TaskConfig]) -> Examples:
-    """Impressions as a model reads them, each as it was: at its logged position, say."""
+def encode(
+    encoder: Encoder, impressions: Impressions, tasks: Sequence[TaskConfig], *, serving: bool = False
+) -> Examples:
+    """Impressions as a model reads them: as they were, position and all, or as serving would see them."""
     given = given_columns(impressions)
-    sides = encoder.log(impressions.user_id, impressions.item_id, given, serving=False)
+    sides = encoder.log(impressions.user_id, impressions.item_id, given, serving=serving)
     labels = [transform(task, masked_label(task, impressions.labels)) for task in tasks]
     return Examples(arrays_of(sides), torch.from_numpy(np.stack(labels).astype(np.float32)))
 
@@ -71,15 +73,28 @@ def masked_label(task: TaskConfig, labels: Mapping[str, NDArray[np.float32]]) ->
     """The task's label ``[n]`` as logged, NaN in the rows that its mask leaves out.
 
     Raises:
-        ConfigError: the log has no such label.
+        ConfigError: the log has no such label, or that of an event holds anything but 0, 1 and NaN.
     """
     for key, name in (("label", task.event), ("mask", task.mask)):
-        if name is not None and name not in labels:
+        if name is None:
+            continue
+        if name not in labels:
             raise ConfigError(
                 f"tasks.{task.name}.{key}: the log has no label {name!r}; it has {sorted(labels)}"
             )
+        if (key == "mask" or task.kind == "binary") and len(odd := _no_event(labels[name])):
+            hint = "; did you mean kind = 'regression'?" if key == "label" else ""
+            raise ConfigError(
+                f"tasks.{task.name}.{key}: {name!r} holds {odd[0]:g}, and an event is 0 or 1{hint}"
+            )
     label = labels[task.event]
     return label if task.mask is None else np.where(labels[task.mask] == 1, label, np.float32(np.nan))
+
+
+def _no_event(label: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a label holds that is neither 0, 1 nor missing."""
+    odd: NDArray[np.float32] = label[~((label == 0) | (label == 1) | np.isnan(label))]
+    return odd
 
 
 def transform(task: TaskConfig, label: NDArray[np.float32]) -> NDArray[np.float32]:

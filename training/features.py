@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Texts, as_lists, as_numbers, as_texts, strings
+from service.bundle.columns import Column, Texts, as_lists, as_numbers, as_texts, strings, text
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.bundle.features import transformed
 from service.bundle.kinds import Categorical, Embedded, Fitted, Match, Numeric, Product, Scale, VocabularySpec
-from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Side
+from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Scope, Side
 from service.bundle.slots import Slots
 from service.bundle.source import Source
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary, Vocabulary
 from training.impressions import Impressions, Log
 
 HASH_SEED = 20
+
+NAMED = 10
+"""categories that a message names, of those there are"""
 
 
 def fit_features(schema: FeatureSchema, train: Log) -> Encoder:
@@ -30,9 +33,11 @@ def fit_features(schema: FeatureSchema, train: Log) -> Encoder:
         train: the training part of a log, with its tables.
 
     Raises:
-        FeatureError: a value of another kind than its feature's, or a path that the log does not hold.
+        FeatureError: a value of another kind than its feature's, a path that the log does not hold or that is
+            a label, or a serving constant that is no known category.
     """
     _check_paths(schema, train)
+    _check_no_label(schema, train.impressions.labels)
     source = _source(schema, train)
     vocabularies: dict[str, AnyVocabulary] = {}
     scales: dict[str, Scale] = {}
@@ -46,6 +51,7 @@ def fit_features(schema: FeatureSchema, train: Log) -> Encoder:
                 edges[feature.name] = _edges(numbers, feature.buckets)
         elif isinstance(feature, Embedded) and feature.share is None:
             vocabularies[feature.name] = _vocabulary(feature, source.read(feature.source))
+    _check_constants(schema, vocabularies)
     fitted = Fitted(vocabularies=_specs(vocabularies, edges), scales=scales, edges=edges)
     products = [feature for feature in schema.features if isinstance(feature, Product)]
     if products:
@@ -71,6 +77,36 @@ def _check_paths(schema: FeatureSchema, log: Log) -> None:
             head = path.partition(".")[0]
             there = ", ".join(sorted(other for other in known if other.startswith(f"{head}."))) or "nothing"
             raise FeatureError(path, f"is read by {feature.name} and not in the log, which has {there}")
+
+
+def _check_no_label(schema: FeatureSchema, labels: Collection[str]) -> None:
+    """Raise FeatureError for a field of the user, item or context that is called as a label is.
+
+    It would tell the model what it is to predict. A lookup table may have such a field: a rate of that event.
+    """
+    for feature in schema.column_features():
+        for path in sorted(schema.reads(feature.source)):
+            head, _, field = path.partition(".")
+            if head in (Scope.USER, Scope.ITEM, Scope.CONTEXT) and field in labels:
+                raise FeatureError(
+                    path,
+                    f"is read by {feature.name}, and {field!r} is a label of the log, known only after the "
+                    "fact; leave the feature out, or rename the field if it is something else",
+                )
+
+
+def _check_constants(schema: FeatureSchema, vocabularies: Mapping[str, AnyVocabulary]) -> None:
+    """Raise FeatureError for a serving constant outside the vocabulary: a row that was never trained."""
+    for feature in schema.column_features():
+        if not isinstance(feature, Embedded) or feature.serving is None:
+            continue
+        known = vocabularies[schema.vocabulary(feature)]
+        if isinstance(known, Vocabulary) and not known.rows([text(feature.serving)])[0]:
+            named = ", ".join(map(repr, known.ids[:NAMED])) + (", …" if len(known.ids) > NAMED else "")
+            raise FeatureError(
+                feature.name,
+                f"serving = {feature.serving!r} is no category of the training part, which has {named}",
+            )
 
 
 def _source(schema: FeatureSchema, log: Log) -> Source:

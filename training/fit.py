@@ -41,6 +41,9 @@ class Epoch:
 Progress = Callable[[int, int, float], None]
 """told of every step: steps done, steps at most, loss"""
 
+Finished = Callable[[Epoch], None]
+"""told of every epoch as it ends"""
+
 
 def fit(
     model: MultiTaskModel,
@@ -50,11 +53,12 @@ def fit(
     config: TrainConfig,
     seed: int,
     progress: Progress,
+    finished: Finished = lambda epoch: None,
 ) -> list[Epoch]:
     """Train a model in place and leave it with the weights of its best epoch; returns the epochs run.
 
     The best epoch has the least ``Σ_t w_t · L_t / L_t⁰ / Σ_t w_t`` over the validation part: L_t is a task's
-    loss, L_t⁰ that of the best constant the training part knows, so that tasks of all rates weigh alike.
+    loss, L_t⁰ that of a constant, the training part's mean label, so that tasks of all rates weigh alike.
 
     Raises:
         ConfigError: a task has nothing to learn from.
@@ -71,10 +75,10 @@ def fit(
         losses: list[float] = []
         model.train()
         for batch in train.batches(config.batch_size, shuffle):
-            losses.append(_step(model, batch, loss, optimizer))
-            schedule.step()
+            losses.append(_step(model, batch, loss, optimizer, schedule))
             progress((number - 1) * steps // config.epochs + len(losses), steps, losses[-1])
         epochs.append(_validated(model, validate, tasks, loss, constant, number, losses))
+        finished(epochs[-1])
         if epochs[-1] is best_of(epochs):
             best = copy.deepcopy(model.state_dict())
         elif number - best_of(epochs).number >= config.patience:
@@ -105,7 +109,11 @@ def logits_of(model: MultiTaskModel, examples: Examples) -> Tensor:
 
 
 def _step(
-    model: MultiTaskModel, batch: Examples, loss: MultiTaskLoss, optimizer: torch.optim.Optimizer
+    model: MultiTaskModel,
+    batch: Examples,
+    loss: MultiTaskLoss,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     total: Tensor
@@ -114,6 +122,7 @@ def _step(
         raise FloatingPointError("the loss is not finite; lower train.learning_rate or look at the labels")
     total.backward()
     optimizer.step()
+    schedule.step()
     return total.item()
 
 
@@ -140,13 +149,15 @@ def _check_labels(train: Examples, tasks: Sequence[TaskConfig]) -> None:
 
 
 def _start(model: MultiTaskModel, train: Examples, validate: Examples, loss: MultiTaskLoss) -> Tensor:
-    """Begin at the best constant logit of each task, that of its mean label; its validation loss ``[T]``.
+    """Begin at each task's constant logit, that of its mean label; its validation loss ``[T]``.
 
+    The mean is the best constant for a probability, and near it for Huber's loss.
     1 stands for the loss of a task that has no validation label, or that a constant gets right.
     """
     mean = train.labels.nanmean(1, keepdim=True)
     logits = torch.where(loss.binary, mean.clamp(1e-6, 1 - 1e-6).logit(), mean)
     model.start_at(logits)
+    model.ignore_constants(train.arrays[1::2])
     losses: Tensor = loss(logits.expand_as(validate.labels), validate.labels)[1]
     return torch.where(losses > 0, losses, 1.0)
 

@@ -16,7 +16,10 @@ from service.bundle.schema import FeatureSchema, Side
 from training.models import MultiTaskModel
 
 OPSET = 20
+
 MOST_LOG = 80.0
+"""of a score that was learned as a logarithm; float32 ends at e^88"""
+
 TRACE_ROWS = 3
 """rows in the example that a graph is traced with; any number but 1, which would be taken for a constant"""
 
@@ -37,8 +40,8 @@ class Scores(nn.Module):
     def _score(task: TaskSpec, logit: Tensor) -> Tensor:
         if task.kind == "binary":
             return logit.sigmoid()
-        # expm1 is written out, for ONNX has no operator of that name; more than e^80 float32 cannot hold.
-        return logit.clamp(max=MOST_LOG).exp() - 1.0 if task.transform == "log1p" else logit
+        # No label lies below log1p(0), and so no score below 0. ONNX has no operator for expm1.
+        return logit.clamp(0.0, MOST_LOG).exp() - 1.0 if task.transform == "log1p" else logit
 
 
 class SideGraph(nn.Module):
@@ -67,7 +70,7 @@ class RankGraph(nn.Module):
     def forward(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """One output a task, in order."""
         user, item = (
-            {name: arrays[f"{side}_{name}"] for name in self.model.projections}
+            {name: arrays[state_name(side, name)] for name in self.model.projections}
             for side in (Side.USER, Side.ITEM)
         )
         item_row = arrays["item_row"]
@@ -101,12 +104,22 @@ def both(arrays: Mapping[str, Tensor], side: Side, len_of: Tensor | None = None)
     return index, value
 
 
+def state_name(side: Side, projection: str) -> str:
+    """Name of what a side adds to a first layer: an output of its graph, and an input of `rank.onnx`."""
+    return f"{side}_{projection}"
+
+
+def user_state(model: MultiTaskModel) -> tuple[str, ...]:
+    """Names of what `user.onnx` of the model gives, in the order of the state arrays."""
+    return tuple(state_name(Side.USER, name) for name in model.projections)
+
+
 def state_arrays(model: MultiTaskModel) -> tuple[StateArray, ...]:
     """What `item.onnx` of the model gives, the item axis written as 0."""
     slots = model.item.slots
     one = model.item_side(torch.zeros(1, slots.indices, dtype=torch.int32), torch.zeros(1, slots.values))
     return tuple(
-        StateArray(name=f"item_{name}", shape=(0, *output.shape[1:]), item_axis=0)
+        StateArray(name=state_name(Side.ITEM, name), shape=(0, *output.shape[1:]), item_axis=0)
         for name, output in one.items()
     )
 
@@ -133,7 +146,9 @@ def rank_graph(model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[T
     cross = example(graph_inputs(features, Side.CROSS))
     state = state_arrays(model)
     items = {array.name: torch.zeros(2 * TRACE_ROWS, *array.shape[1:]) for array in state}
-    users = {array.name.replace("item_", "user_", 1): torch.zeros(1, *array.shape[1:]) for array in state}
+    users = {
+        name: torch.zeros(1, *array.shape[1:]) for name, array in zip(user_state(model), state, strict=True)
+    }
     arrays = users | items | {"item_row": torch.zeros(TRACE_ROWS, dtype=torch.int32)} | cross
     rows = dict.fromkeys(arrays, "N") | dict.fromkeys(items, "items") | dict.fromkeys(users)
     graph = _export(RankGraph(model, tasks), arrays, rows, [task.name for task in tasks])
@@ -146,7 +161,7 @@ def rank_graph(model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[T
 
 def _side_graph(model: MultiTaskModel, features: FeatureSchema, side: Side, rows: str) -> onnx.ModelProto:
     arrays = example(graph_inputs(features, side))
-    outputs = [f"{side}_{name}" for name in model.projections]
+    outputs = [state_name(side, name) for name in model.projections]
     return _export(SideGraph(model, side), arrays, dict.fromkeys(arrays, rows), outputs)
 
 
@@ -161,7 +176,7 @@ def _export(
 ) -> onnx.ModelProto:
     """Trace and translate; `rows` names the first axis of every input whose length is open."""
     dims = {name: torch.export.Dim(name) for name in set(rows.values()) if name}
-    with _quiet():
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             kwargs={"arrays": dict(arrays)},

@@ -170,6 +170,17 @@ class BatchedLinear(nn.Module):
         return x @ self.weight + self.bias
 
 
+def relu_layers(count: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """As many stacks of linear layers as `count`, ``[count or 1, B, widths[0]] -> [count, B, widths[-1]]``.
+
+    A ReLU follows every layer, and dropout every ReLU; a single width makes no layer.
+    """
+    stack = nn.Sequential()
+    for inputs, outputs in pairwise(widths):
+        stack.extend([BatchedLinear(count, inputs, outputs), nn.ReLU(), nn.Dropout(dropout)])
+    return stack
+
+
 class ExpertStack(nn.Module):
     """All experts after their first linear layer: ``[B, E·H] -> [E, B, H']``.
 
@@ -183,9 +194,7 @@ class ExpertStack(nn.Module):
         super().__init__()
         self.experts = experts
         self.first = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))
-        self.deeper = nn.Sequential()
-        for inputs, outputs in pairwise(hidden):
-            self.deeper.extend([BatchedLinear(experts, inputs, outputs), nn.ReLU(), nn.Dropout(dropout)])
+        self.deeper = relu_layers(experts, hidden, dropout)
 
     def forward(self, first: Tensor) -> Tensor:
         """Outputs of the experts, given their first linear layer before its ReLU.
@@ -197,6 +206,44 @@ class ExpertStack(nn.Module):
         """
         y: Tensor = self.deeper(torch.unflatten(self.first(first), 1, (self.experts, -1)).transpose(0, 1))
         return y
+
+
+class Gates(nn.Module):
+    """Gates after their first linear layer, all at once: ``[B, G·units] -> [B, G, E]``.
+
+    What a gate gives a row adds up to 1 over its experts. With no hidden layer it is the papers' softmax(Wx).
+
+    Args:
+        gates: G.
+        experts: E, among which each gate shares out.
+        hidden: units of the layers between, the first layer's included, a ReLU after each.
+        temperature: divides what enters the softmax: above 1 gates are more even, below 1 choosier.
+
+    Attributes:
+        units: of the first layer of a gate.
+        gain: of the first layer's weights.
+    """
+
+    def __init__(
+        self, gates: int, experts: int, hidden: Sequence[int] = (), temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.gates = gates
+        self.units = (*hidden, experts)[0]
+        self.gain = math.sqrt(2) if hidden else 1.0
+        self.temperature = temperature
+        self.deeper = nn.Sequential()
+        if hidden:
+            last = BatchedLinear(gates, hidden[-1], experts, gain=1.0)
+            self.deeper.extend([nn.ReLU(), *relu_layers(gates, hidden), last])
+
+    def forward(self, first: Tensor) -> Tensor:
+        """Shares of the experts, from the first layer's outputs."""
+        y = torch.unflatten(first, 1, (self.gates, -1))
+        if self.deeper:
+            y = self.deeper(y.transpose(0, 1)).transpose(0, 1)
+        shares: Tensor = (y if self.temperature == 1 else y / self.temperature).softmax(2)
+        return shares
 
 
 def mix(gates: Tensor, experts: Tensor) -> Tensor:
@@ -221,13 +268,16 @@ class Towers(nn.Module):
 
     def __init__(self, tasks: int, units: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
-        self.hidden = nn.Sequential()
         widths = (units, *hidden)
-        for inputs, outputs in pairwise(widths):
-            self.hidden.extend([BatchedLinear(tasks, inputs, outputs), nn.ReLU(), nn.Dropout(dropout)])
+        self.hidden = relu_layers(tasks, widths, dropout)
         self.last = BatchedLinear(tasks, widths[-1], 1, gain=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every task."""
         y: Tensor = self.last(self.hidden(x))
         return y.squeeze(2)
+
+    def start_at(self, logits: Tensor) -> None:
+        """Begin at the given logits ``[T, 1]``, about which the input then moves them."""
+        with torch.no_grad():
+            self.last.bias.copy_(logits.unsqueeze(2))

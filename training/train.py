@@ -15,14 +15,15 @@ from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
 from service.bundle.manifest import Metrics
-from service.bundle.store import locate
+from service.bundle.store import locate, locked
 from training.config import TrainingConfig
 from training.datasets import load_log
 from training.evaluate import evaluate, scores_of
 from training.examples import Examples, encode, model_inputs, split_log
 from training.export import Trained, export
 from training.features import fit_features
-from training.fit import best_of, fit, logits_of
+from training.fit import Epoch, best_of, fit, logits_of
+from training.impressions import Log
 from training.models import MultiTaskModel, build
 
 
@@ -52,8 +53,7 @@ def train(
         BundleError: the version exists or is no name, or its graphs disagree.
         OSError: a file cannot be read or written.
     """
-    if locate(models, version).exists():
-        raise BundleError(f"{version}: this version exists, and versions never change; choose another name")
+    _check_folder(models, version)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(seed)
@@ -64,17 +64,27 @@ def train(
         encoder = fit_features(config.features, parts["train"])
         _check_formula(config.fusion, encoder, [task.name for task in tasks])
         examples = {name: encode(encoder, log.impressions, tasks) for name, log in parts.items()}
-    model = build(config.model, model_inputs(encoder.schema), [task.name for task in tasks])
+    model = build(config.model, model_inputs(encoder.schema), [task.spec() for task in tasks])
     _fit(model, examples, config, seed, console)
     with console.status("evaluating"):
-        metrics = {}
-        for name in ("validate", "test"):
-            scores = scores_of(logits_of(model, examples[name]), tasks)
-            metrics[name] = evaluate(scores, parts[name], tasks, config.fusion, encoder)
+        metrics = {
+            name: _measured(model, encoder, examples[name], parts[name], config)
+            for name in ("validate", "test")
+        }
     with console.status("exporting and verifying"):
-        trained = Trained(model, encoder, config, metrics, parts["validate"].impressions)
+        trained = Trained(model, encoder, config, seed, metrics, parts["validate"].impressions)
         folder = export(trained, models, version)
     return Made(folder, metrics)
+
+
+def _check_folder(models: Path, version: str) -> None:
+    """Raise BundleError or OSError where the version could not be written at the end of the run."""
+    target = locate(models, version)
+    with locked(models):  # which makes the folder, or tells that it cannot be written to
+        if target.exists():
+            raise BundleError(
+                f"{version}: this version exists, and versions never change; choose another name"
+            )
 
 
 def _check_formula(formula: FusionFormula, encoder: Encoder, tasks: Sequence[str]) -> None:
@@ -85,6 +95,16 @@ def _check_formula(formula: FusionFormula, encoder: Encoder, tasks: Sequence[str
         encoder.attribute(name, np.arange(len(items) + 1, dtype=np.int32), {})
 
 
+def _measured(
+    model: MultiTaskModel, encoder: Encoder, logged: Examples, log: Log, config: TrainingConfig
+) -> dict[str, Metrics]:
+    """Metrics of one part, by task: of its impressions as they were, and as they would be served."""
+    tasks = config.tasks
+    served = encode(encoder, log.impressions, tasks, serving=True)
+    as_logged, as_served = (scores_of(logits_of(model, examples), tasks) for examples in (logged, served))
+    return evaluate(as_logged, as_served, log, tasks, config.fusion, encoder)
+
+
 def _fit(
     model: MultiTaskModel,
     examples: Mapping[str, Examples],
@@ -92,7 +112,7 @@ def _fit(
     seed: int,
     console: Console,
 ) -> None:
-    """Fit under a progress bar, and say what every epoch came to."""
+    """Fit under a progress bar, and say of every epoch what it came to as it ends."""
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -105,9 +125,9 @@ def _fit(
         def stepped(done: int, total: int, loss: float) -> None:
             bar.update(steps, completed=done, total=total, loss=loss)
 
-        epochs = fit(
-            model, examples["train"], examples["validate"], config.tasks, config.train, seed, stepped
-        )
-    for epoch in epochs:
-        mark = " (kept)" if epoch is best_of(epochs) else ""
-        console.print(f"epoch {epoch.number}: validation {epoch.combined:.4f} of a constant's loss{mark}")
+        def finished(epoch: Epoch) -> None:
+            console.print(f"epoch {epoch.number}: validation {epoch.combined:.4f} of a constant's loss")
+
+        train, validate = examples["train"], examples["validate"]
+        epochs = fit(model, train, validate, config.tasks, config.train, seed, stepped, finished)
+    console.print(f"kept the weights of epoch {best_of(epochs).number}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 
@@ -14,27 +15,32 @@ LEAST_BYTES = 1 << 20
 """smaller weights stay inside their graph"""
 
 
-def write_graphs(folder: Path, graphs: Mapping[str, onnx.ModelProto]) -> None:
-    """Write ``<name>.onnx`` for every graph; equal weights of more than `LEAST_BYTES` are stored once.
+def write_graphs(folder: Path, graphs: Iterable[tuple[str, onnx.ModelProto]]) -> None:
+    """Write ``<name>.onnx`` for every graph; equal weights of `LEAST_BYTES` or more are stored once.
 
-    A weight begins on a page, so that onnxruntime can map it into memory and processes share it.
+    A weight begins on a page, so that onnxruntime can map it into memory and processes share it. Graphs are
+    taken one by one, so that of those made on the way only one is in memory.
     """
     places: dict[bytes, tuple[int, int]] = {}
     with (folder / WEIGHTS_FILE).open("wb") as weights:
-        for name, graph in graphs.items():
-            for tensor in graph.graph.initializer:
-                content = _content(tensor)
-                if len(content) < LEAST_BYTES:
-                    continue
-                digest = hashlib.sha256(content).digest()
-                if digest not in places:
-                    weights.seek(
-                        -(-weights.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-                    )
-                    places[digest] = (weights.tell(), len(content))
-                    weights.write(content)
-                _refer(tensor, *places[digest])
+        for name, graph in graphs:
+            _move_large(graph, weights, places)
             onnx.save_model(graph, folder / f"{name}.onnx")
+            del graph  # or it would be here while the next one is made
+
+
+def _move_large(graph: onnx.ModelProto, weights: BinaryIO, places: dict[bytes, tuple[int, int]]) -> None:
+    """Leave of every large weight where it lies in the file: offset and length, by digest in `places`."""
+    for tensor in graph.graph.initializer:
+        content = _content(tensor)
+        if len(content) < LEAST_BYTES:
+            continue
+        digest = hashlib.sha256(content).digest()
+        if digest not in places:
+            weights.seek(-(-weights.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY)
+            places[digest] = (weights.tell(), len(content))
+            weights.write(content)
+        _refer(tensor, *places[digest])
 
 
 def _content(tensor: onnx.TensorProto) -> bytes:

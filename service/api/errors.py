@@ -5,6 +5,7 @@ Unexpected errors are none of this module's: `api.edge` logs them and answers a 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -47,9 +48,12 @@ TABLE: Mapping[type[Exception], Answer] = MappingProxyType(
         errors.NotReady: Answer(503, "not_ready"),
         BundleError: Answer(500, "broken_bundle"),
         errors.DeadlineExceeded: Answer(504, "deadline_exceeded"),
+        errors.NotFollowed: Answer(504, "not_followed"),
     }
 )
 """An error is answered as the nearest of its classes in here. 499 is nginx's word for a caller that left."""
+
+logger = logging.getLogger(__name__)
 
 _HTTP_TYPES = {404: "not_found", 405: "method_not_allowed"}
 _MOST_OF_A_NAME = 100
@@ -65,7 +69,7 @@ def answer(request: Request, error: Exception) -> Response:
             fault["field"] = field
         case FusionError():
             fault["field"] = "fusion"
-        case errors.SwapRefused(reasons=reasons) if reasons:
+        case errors.SwapRefused(reasons=reasons) | errors.NotFollowed(reasons=reasons) if reasons:
             fault["reasons"] = reasons
         case errors.Overloaded():
             # The header has whole seconds; at least one, or "at once" is what callers read.
@@ -79,6 +83,12 @@ def answer(request: Request, error: Exception) -> Response:
         case errors.TooLarge():
             # Else the server would have to read the rest of the body to find the next request.
             headers["Connection"] = "close"
+    if status >= 500:
+        about = {"request_id": request.scope.get("state", {}).get("request_id"), "status": status}
+        # A deadline that passed is a line, for under overload there are many; a fault has its trace.
+        trace = error if status == 500 else None
+        level = logging.ERROR if trace else logging.WARNING
+        logger.log(level, "a request failed: %s", error, exc_info=trace, extra=about)
     return respond(request.scope, status, fault, headers)
 
 

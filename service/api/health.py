@@ -7,18 +7,20 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from service.api import WithServing
+from service.api import Serving, WithServing
 from service.wire import Answer
 
 router = APIRouter(tags=["health"])
 
-ReadyStatus = Literal["ready", "loading", "draining"]
+ReadyStatus = Literal["ready", "loading", "failed", "undeployed", "draining"]
 
 
 class Readiness(Answer):
     """What this worker can do now."""
 
     status: ReadyStatus
+    """loading while a ranker waits for its version, failed where there is none that it could serve with,
+    undeployed where no version was ever promoted."""
     worker: str
     provider: str | None
     """What computes, by onnxruntime's name; null while no version is in memory."""
@@ -40,7 +42,7 @@ async def livez() -> str:
 async def readyz(serving: WithServing, response: Response) -> Readiness:
     """Ready: every deployed ranker serves. 503 while one loads, and once the service is told to end."""
     registry = serving.registry
-    status: ReadyStatus = "draining" if serving.draining else "ready" if registry.ready else "loading"
+    status = _status(serving)
     if status != "ready":
         response.status_code = 503
     served = registry.rankers()
@@ -53,6 +55,18 @@ async def readyz(serving: WithServing, response: Response) -> Readiness:
         problems=[f"{name}: {ranker.problem}" for name, ranker in served.items() if ranker.problem]
         + ([registry.complaint] if registry.complaint else []),
     )
+
+
+def _status(serving: Serving) -> ReadyStatus:
+    registry = serving.registry
+    if serving.draining:
+        return "draining"
+    if registry.ready:
+        return "ready"
+    if registry.waiting:
+        return "loading"
+    promoted = any(ranker.deployed and ranker.deployed.version for ranker in registry.rankers().values())
+    return "failed" if registry.complaint or promoted else "undeployed"
 
 
 @router.get("/metrics", response_class=Response)

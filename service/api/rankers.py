@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from fastapi import APIRouter, Request
 
@@ -13,6 +14,7 @@ from service.api.openapi import body_of, faults
 from service.bundle import deployment
 from service.bundle.deployment import DeployedRanker, WorkerStatus
 from service.bundle.fusion import FusionFormula
+from service.errors import NotFollowed
 from service.promotion import Promoted
 from service.registry import Served
 from service.wire import Answer, Promotion
@@ -56,7 +58,8 @@ class Workers(Answer):
 async def rankers(serving: WithServing) -> Rankers:
     """Every ranker, with the version it serves with and the one it should."""
     # Of the folder, and not of what this worker has seen of it: an operator's last step shows at once.
-    desired = (await asyncio.to_thread(deployment.read, serving.settings.models)).rankers
+    read = await asyncio.to_thread(deployment.read, serving.settings.models)
+    desired = read.as_of(time.time()).rankers
     served = serving.registry.rankers()
     return Rankers(
         rankers=[_state(name, desired.get(name), served.get(name)) for name in sorted(desired | served)]
@@ -67,40 +70,54 @@ async def rankers(serving: WithServing) -> Rankers:
     "/v1/rankers/{name}",
     dependencies=[operators_only],
     openapi_extra=body_of(Promotion),
-    responses=faults(401, 403, 404, 409, 413, 415, 422),
+    responses=faults(401, 403, 404, 409, 413, 415, 422, 503, 504),
 )
 async def promote(name: str, request: Request, serving: WithServing) -> Promoted:
     """Promote a version: every worker loads and verifies it, then the ranker moves, then the answer comes.
 
-    A ranker of a new name is made. What a worker refuses, none serves: 409 with the reason a worker.
+    A ranker of a new name is made. What a worker refuses, none serves: 409 with the reason a worker. Where a
+    worker has not followed once the ranker has moved: 504 with the reason a worker.
     """
     deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
     wanted = codec.decode(
         await codec.read(request, serving.settings.max_body_bytes, deadline), codec.PROMOTION
     )
-    return await promotion.promote(
-        serving.settings.models,
-        name,
-        wanted.version,
-        check=serving.check,
-        timeout_s=serving.settings.swap_timeout_s,
-    )
+    with serving.operation():
+        promoted = await promotion.promote(
+            serving.settings.models,
+            name,
+            wanted.version,
+            check=serving.check,
+            timeout_s=serving.settings.swap_timeout_s,
+        )
+    return _followed(promoted)
 
 
 @router.post(
-    "/v1/rankers/{name}/rollback", dependencies=[operators_only], responses=faults(401, 403, 404, 409, 422)
+    "/v1/rankers/{name}/rollback",
+    dependencies=[operators_only],
+    responses=faults(401, 403, 404, 409, 422, 503, 504),
 )
 async def rollback(name: str, serving: WithServing) -> Promoted:
     """Promote what the ranker served with before; twice is back again."""
-    return await promotion.rollback(
-        serving.settings.models, name, check=serving.check, timeout_s=serving.settings.swap_timeout_s
-    )
+    with serving.operation():
+        promoted = await promotion.rollback(
+            serving.settings.models, name, check=serving.check, timeout_s=serving.settings.swap_timeout_s
+        )
+    return _followed(promoted)
 
 
 @router.get("/v1/workers", dependencies=[operators_only], responses=faults(401, 403))
 def workers(serving: WithServing) -> Workers:
     """Every live worker: what it serves, what it has ready, what it could not load and why."""
     return Workers(workers=deployment.live(serving.settings.models))
+
+
+def _followed(promoted: Promoted) -> Promoted:
+    """Raise NotFollowed unless every worker has."""
+    if promoted.behind:
+        raise NotFollowed(promoted.ranker, promoted.version, promoted.behind)
+    return promoted
 
 
 def _state(name: str, deployed: DeployedRanker | None, served: Served | None) -> RankerState:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.bundle.errors import FeatureError
 from service.bundle.keys import KeyIndex
+from service.bundle.pieces import forget_values
 
 Value = str | bool | int | float | list[str | int | float] | None
 Rows = NDArray[np.int32]
@@ -281,3 +282,10 @@ class Table:
     def rows(self, *parts: Iterable[str | None]) -> Rows:
         """Rows of the given keys (an iterable a part), counted from 1; 0 is unknown."""
         return self.index.rows(*(self.index.codes(i, part) for i, part in enumerate(parts)))
+
+    def forget(self) -> None:
+        """Give the memory back. It is of no use any more."""
+        columns = [column for column in self.columns.values() if isinstance(column, Texts | Lists)]
+        for values in (*self.keys, *(column.values for column in columns)):
+            forget_values(values)
+        self.index.forget()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Rows, Table
+from service.bundle.columns import Rows, Table
 from service.bundle.features import match_counts
+from service.bundle.given import OF_USER, Given
 from service.bundle.kinds import ColumnFeature, Match, Product
 from service.bundle.rows import Columns, Entities, table_rows
 from service.bundle.schema import FeatureSchema, Scope, Side
@@ -17,9 +19,6 @@ from service.bundle.slots import Slots
 
 KeyPart = tuple[str, int]
 """a table, and which part of its key"""
-
-Patch = tuple[NDArray[np.int64], Mapping[str, Column]]
-"""positions ``[k]`` of candidates, and columns ``[k]`` that came with them, by path"""
 
 
 class Crosses:
@@ -53,17 +52,16 @@ class Crosses:
             f.name: self._encoded_table(f) for f in self._features if not isinstance(f, Match | Product)
         }
 
-    def encode(self, user: Entities, item: Entities, patches: Iterable[Patch]) -> Columns:
+    def encode(self, user: Entities, item: Entities, given: Mapping[str, Given]) -> Columns:
         """Cross columns ``[N]``.
 
         Args:
             user: ``[1]`` for a request, ``[N]`` for a log.
             item: ``[N]``; its `live` columns are filled in place and returned.
-            patches: what came with single candidates; it beats a lookup.
+            given: what candidates brought, by path; it beats a lookup.
         """
         sides = {Side.USER: user.columns, Side.ITEM: item.columns, Side.CROSS: item.live}
         rows = {name: self._looked_up(name, user, item) for name in self._tables}
-        listed = list(patches)
         for feature in self._features:
             if isinstance(feature, Product):
                 self._slots.put_product(feature, sides)
@@ -73,10 +71,8 @@ class Crosses:
                 table, source = feature.source.partition(".")[0], feature.source
                 slots = self._held[feature.name].take(rows[table], axis=0)
                 self._slots.put(feature.name, slots, sides)
-                for positions, given in listed:
-                    if source in given:
-                        slots = self._slots.encode(feature, given[source])
-                        self._slots.put(feature.name, slots, sides, positions)
+                if own := given.get(source):
+                    self._slots.put(feature.name, self._slots.encode(feature, own.column), sides, own.rows)
         return item.live
 
     def _counts(self, match: Match, sides: Mapping[Side, Columns]) -> NDArray[np.float32]:
@@ -102,7 +98,7 @@ class Crosses:
         name, _, field = feature.source.partition(".")
         column = self._tables[name].columns[field]
         return np.concatenate(
-            [self._slots.encode(feature, column.pick(rows)) for rows in table_rows(len(self._tables[name]))]
+            [self._slots.encode(feature, column.pick(rows)) for rows in table_rows(self._tables[name])]
         )
 
     def _looked_up(self, name: str, user: Entities, item: Entities) -> Rows:
@@ -112,3 +108,18 @@ class Crosses:
             side, at = self._keys[name, part]
             codes.append((user if side is Side.USER else item).keys[:, at])
         return self._tables[name].index.rows(*codes)
+
+
+def key_parts(schema: FeatureSchema) -> dict[KeyPart, tuple[Side, int]]:
+    """Key parts of the tables looked up by user and item together: whose each is, and its place there."""
+    looked_up = {
+        f.source.partition(".")[0] for f in schema.column_features() if schema.scope(f) is Scope.CROSS
+    }
+    owned: dict[Side, int] = defaultdict(int)
+    parts: dict[KeyPart, tuple[Side, int]] = {}
+    for table in sorted(looked_up):
+        for part, path in enumerate(schema.tables[table]):
+            side = Side.USER if schema.path_scope(path) in OF_USER else Side.ITEM
+            parts[table, part] = (side, owned[side])
+            owned[side] += 1
+    return parts

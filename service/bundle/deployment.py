@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +24,12 @@ from service.bundle.store import NAME, locked, replace
 
 STALE_S = 10.0
 """A worker whose last heartbeat is older, in seconds, counts as dead."""
+BURIED_S = 3_600.0
+"""A status file that is older, in seconds, is nobody's any more, whatever host it came from."""
 
 _DEPLOYMENT = "deployment.json"
 _WORKERS = ".workers"
+_CLOCK = ".clock"
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 """Of a version, a ranker or a worker."""
@@ -42,6 +45,8 @@ class DeployedRanker(BaseModel):
     previous: Name | None = None
     staged: Name | None = None
     """To be loaded by every worker, and not yet to serve."""
+    staged_until: float | None = None
+    """Seconds since the epoch: who staged it has ended by then, however it ended; None is for ever."""
     operation: int = 0
     """The generation that began the operation under way or last done; a later one overtakes it."""
     fusion: FusionFormula | None = None
@@ -60,6 +65,20 @@ class Deployment(BaseModel):
         """The same with one ranker as given, or without it."""
         others = {name: other for name, other in self.rankers.items() if name != ranker}
         return self.model_copy(update={"rankers": others if state is None else others | {ranker: state}})
+
+    def unstaged(self, ranker: str) -> Deployment:
+        """The same with nothing staged for one ranker; without it, where it never had a version."""
+        present = self.rankers[ranker]
+        update = present.model_copy(update={"staged": None, "staged_until": None})
+        return self.having(ranker, update if present.version else None)
+
+    def as_of(self, now: float) -> Deployment:
+        """The same without what was staged until a moment before `now`, in seconds since the epoch."""
+        current = self
+        for name, ranker in self.rankers.items():
+            if ranker.staged_until is not None and ranker.staged_until < now:
+                current = current.unstaged(name)
+        return current
 
 
 class WorkerStatus(BaseModel):
@@ -81,7 +100,9 @@ class WorkerStatus(BaseModel):
     ready: tuple[str, ...] = ()
     """Versions in memory, verified and warm."""
     failed: dict[str, str] = {}
-    """Versions that could not be loaded, and why; kept until the generation changes."""
+    """Versions that could not be loaded, and why; kept until one is named anew, or loads."""
+    unfit: dict[str, str] = {}
+    """Ranker -> why the version staged for it, though ready, cannot serve it."""
 
 
 def read(models: Path) -> Deployment:
@@ -153,35 +174,54 @@ def withdraw(models: Path, worker: str) -> None:
 
 def workers(models: Path) -> list[WorkerStatus]:
     """Every worker with a status file, dead or alive, by name; a file that cannot be read is passed over."""
-    found = []
-    for path in sorted((models / _WORKERS).glob("*.json")):
-        try:
-            found.append(WorkerStatus.model_validate_json(path.read_bytes()))
-        except (OSError, ValidationError):
-            continue
-    return found
+    return [status for status, _ in _reports(models)]
 
 
 def live(models: Path) -> list[WorkerStatus]:
-    """The workers that are alive: a recent heartbeat and, on this host, a process."""
-    now, here = time.time(), this_host()
+    """The workers that are alive: a recent heartbeat and, on this host, a process.
+
+    A heartbeat is as old as its file, by the clock of the file system: those of the hosts may differ.
+    """
+    now, here = _now(models), this_host()
     return [
         status
-        for status in workers(models)
-        if now - status.heartbeat < STALE_S and (status.host != here or _runs(status.pid))
+        for status, written in _reports(models)
+        if now - written < STALE_S and (status.host != here or _runs(status.pid))
     ]
 
 
 def bury(models: Path) -> None:
-    """Remove the status files of this host's dead workers."""
+    """Remove the status files of this host's dead workers, and whatever nobody has written to for long."""
     for status in workers(models):
         if status.host == this_host() and not _runs(status.pid):
             withdraw(models, status.worker)
+    now = _now(models)
+    for path in (models / _WORKERS).glob("*"):
+        with suppress(OSError):  # another worker was faster
+            if now - path.stat().st_mtime > BURIED_S:
+                path.unlink()
 
 
 def this_host() -> str:
     """This machine's name, as far as a worker's name can hold it."""
     return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname()).strip("-")[:60] or "host"
+
+
+def _reports(models: Path) -> Iterator[tuple[WorkerStatus, float]]:
+    """Every status that can be read, by name, with the time at which its file was written."""
+    for path in sorted((models / _WORKERS).glob("*.json")):
+        with suppress(OSError, ValidationError), path.open("rb") as file:
+            yield WorkerStatus.model_validate_json(file.read()), os.fstat(file.fileno()).st_mtime
+
+
+def _now(models: Path) -> float:
+    """The time by the clock that dates the status files, as a file touched just now has it."""
+    clock = models / _WORKERS / _CLOCK
+    try:
+        clock.touch()
+        return clock.stat().st_mtime
+    except OSError:  # it can only be read, or nobody has reported yet
+        return time.time()
 
 
 def _runs(pid: int) -> bool:

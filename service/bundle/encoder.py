@@ -6,38 +6,48 @@ row, the encoding of what it brings itself, and its crosses.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.columns import (
     Column,
+    Numbers,
     Rows,
     Strings,
     Table,
     Texts,
-    Value,
     as_numbers,
     as_texts,
     column_of,
     strings,
 )
-from service.bundle.crosses import Crosses, KeyPart, Patch
+from service.bundle.crosses import Crosses, key_parts
 from service.bundle.errors import FeatureError
+from service.bundle.given import (
+    OF_USER,
+    Fields,
+    Given,
+    Inline,
+    alike,
+    names_of,
+    of_all,
+    of_candidates,
+    placed,
+)
 from service.bundle.kinds import Match, Product
 from service.bundle.rows import Columns, Entities, table_rows
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Layout, Scope, Side
-from service.bundle.slots import Slots
+from service.bundle.slots import ALL, Slots
 from service.bundle.source import Source
-from service.bundle.vocabulary import AnyVocabulary
+from service.bundle.vocabulary import AnyVocabulary, Vocabulary
 
-Fields = Mapping[str, Value]
-
-HELD_SCOPES = {Side.USER: (Scope.USER, Scope.CONTEXT), Side.ITEM: (Scope.ITEM, Scope.LIVE)}
+HELD_SCOPES = {Side.USER: OF_USER, Side.ITEM: (Scope.ITEM, Scope.LIVE)}
 """what is encoded ahead of time with a user, and with an item"""
 
 ID_PATHS = {Side.USER: USER_ID, Side.ITEM: ITEM_ID}
@@ -91,8 +101,9 @@ class Encoder:
         }
         self._feature_reads = {feature.name: schema.feature_reads(feature) for feature in schema.features}
         self._constants = {f.source: f.serving for f in schema.column_features() if f.train_only}
-        self._open = frozenset().union(*self._feature_reads.values()) - self._constants.keys()
-        self._keys = _key_parts(schema)
+        given = frozenset().union(*self._feature_reads.values()) - {*self._constants, *ID_PATHS.values()}
+        self._names = {scope: names_of(schema, scope, given) for scope in (*OF_USER, Scope.ITEM)}
+        self._keys = key_parts(schema)
         self._key_reads = {(name, at): schema.reads(schema.tables[name][at]) for name, at in self._keys}
         self._users = self._encoded_table(Side.USER)
         self._items = self._encoded_table(Side.ITEM)
@@ -111,29 +122,36 @@ class Encoder:
         """Rows ``[N]`` of items in `items`; 0 is unknown."""
         return self.tables["item"].rows(item_ids)
 
-    def attribute(self, name: str, item_row: Rows, inline: Mapping[int, Fields]) -> NDArray[np.float64]:
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The item fields that are numbers: what `attribute` gives, and so what a formula may read."""
+        columns = self.tables["item"].columns
+        return frozenset(name for name, column in columns.items() if isinstance(column, Numbers))
+
+    def attribute(self, name: str, item_row: Rows, inline: Inline) -> NDArray[np.float64]:
         """An item field as numbers ``[N]`` for the fusion formula; NaN where it is missing.
 
         Raises:
-            FeatureError: an inline value is no number.
+            FeatureError: the field is none of `attributes`, or an inline value is no number.
         """
         path = f"item.{name}"
         column = self.tables["item"].columns.get(name)
-        numbers = np.full(len(item_row), np.nan)
-        if column is not None:
-            numbers[:] = as_numbers(column.pick(item_row), path)
-        given = {position: fields[name] for position, fields in inline.items() if name in fields}
-        if given:
-            numbers[list(given)] = as_numbers(column_of(list(given.values()), path), path)
+        if not isinstance(column, Numbers):
+            raise FeatureError(path, "is no item field of numbers, and a formula reads no other")
+        numbers, names = column.pick(item_row).values, {name: path, path: path}
+        try:
+            for given in of_candidates(inline, names).values():
+                numbers[given.rows] = as_numbers(given.column, path)
+        except FeatureError as error:
+            raise placed(error, inline, names, lambda values: as_numbers(values, path)) from None
         return numbers
 
+    def reads(self, scope: Scope, fields: Fields) -> bool:
+        """Does some feature read one of the fields that a request gives its user, context or candidate?"""
+        return not self._names[scope].keys().isdisjoint(fields)
+
     def request(
-        self,
-        user_id: str | None,
-        user: Fields,
-        context: Fields,
-        item_ids: Sequence[str],
-        inline: Mapping[int, Fields],
+        self, user_id: str | None, user: Fields, context: Fields, item_ids: Sequence[str], inline: Inline
     ) -> Encoded:
         """Encode one request. What it brings beats the tables; fields that no feature reads are passed over.
 
@@ -147,20 +165,22 @@ class Encoder:
         Raises:
             FeatureError: a value of another kind than its feature's.
         """
-        given = self._given(Side.USER, [user]) | self._given(Scope.CONTEXT, [context])
-        users = self._entities(Side.USER, [user_id], given)
-        item_row = self.item_rows(item_ids)
-        items = self._items.take(item_row)
-        patches: list[Patch] = []
-        changed = [np.empty(0, np.int64)]
-        for positions in _alike(item_row, inline):
-            given = self._given(Side.ITEM, [inline.get(position, {}) for position in positions.tolist()])
-            anew = self._entities(Side.ITEM, [item_ids[position] for position in positions], given)
-            changed.append(positions[anew.columns.differs(items.columns.take(positions))])
-            items.put(positions, anew)
-            patches.append((positions, given))
-        cross = self._crosses.encode(users, items, patches)
-        fresh_at = np.concatenate(changed).astype(np.int32)
+        about = self._given(Scope.USER, user) | self._given(Scope.CONTEXT, context)
+        user_row = self.tables["user"].rows([user_id])
+        users = self._entities(Side.USER, [user_id], user_row, of_all(about, 1))
+        item_row, names = self.item_rows(item_ids), self._names[Scope.ITEM]
+        try:
+            given = of_candidates(inline, names)
+            items = self._entities(Side.ITEM, item_ids, item_row, given)
+            cross = self._crosses.encode(users, items, given)
+        except FeatureError as error:
+            raise placed(error, inline, names, partial(self._read, error.field)) from None
+        touched = item_row == 0
+        for each in given.values():
+            touched[each.rows] = True
+        at = np.flatnonzero(touched)
+        changed = items.columns.take(at).differs(self.items.take(item_row[at]))
+        fresh_at = at[changed].astype(np.int32)
         fresh = items.columns.take(fresh_at) if len(fresh_at) else None
         return Encoded(users.columns, item_row, fresh, fresh_at, cross)
 
@@ -175,47 +195,62 @@ class Encoder:
             given: the context (``context.hour``) and what else was known at the impression, by path.
             serving: give `train_only` features the constants that serving gives them.
         """
-        if serving:
-            given = {path: column for path, column in given.items() if path not in self._constants}
-        users = self._entities(Side.USER, user_ids, given, () if serving else self._constants)
-        items = self._entities(Side.ITEM, item_ids, given)
-        whole = np.arange(len(item_ids))
-        return users.columns, items.columns, self._crosses.encode(users, items, [(whole, given)])
-
-    def _given(self, head: str, fields: Sequence[Fields]) -> dict[str, Column]:
-        """Columns of the fields that some feature reads; the rows name the same fields."""
-        paths = {name: name if "." in name else f"{head}.{name}" for name in fields[0]}
-        return {
-            path: column_of([row[name] for row in fields], path)
-            for name, path in paths.items()
-            if path in self._open
+        rows: dict[str, Rows] = {
+            Side.USER: self.tables["user"].rows(user_ids),
+            Side.ITEM: self.tables["item"].rows(item_ids),
         }
+        if serving:
+            known = {path: column for path, column in given.items() if path not in self._constants}
+        else:
+            # Where the log does not tell them they are missing, and not what serving takes them for.
+            source = Source(self.schema, self.tables, rows, given)
+            known = {**given, **{path: source.read(path) for path in self._constants}}
+        brought = of_all(known, len(item_ids))
+        users = self._entities(Side.USER, user_ids, rows[Side.USER], brought)
+        items = self._entities(Side.ITEM, item_ids, rows[Side.ITEM], brought)
+        return users.columns, items.columns, self._crosses.encode(users, items, brought)
+
+    def close(self) -> None:
+        """Give the memory back. Tables and vocabularies are of no use any more."""
+        for table in self.tables.values():
+            table.forget()
+        for vocabulary in self.vocabularies.values():
+            if isinstance(vocabulary, Vocabulary):
+                vocabulary.forget()
+
+    def _given(self, scope: Scope, fields: Fields) -> dict[str, Column]:
+        """Columns ``[1]`` of the fields that some feature reads."""
+        paths = self._names[scope]
+        return {path: column_of([value], path) for name, value in fields.items() if (path := paths.get(name))}
+
+    def _read(self, path: str, column: Column) -> None:
+        """Raise FeatureError where something that reads the path cannot read the column."""
+        for feature in self.schema.column_features():
+            if feature.source == path:
+                self._slots.encode(feature, column)
+        if any(path in key for key in self.schema.tables.values()):
+            as_texts(column, path)
 
     def _entities(
-        self,
-        side: Side,
-        ids: Iterable[str | None],
-        given: Mapping[str, Column],
-        changed: Collection[str] = (),
+        self, side: Side, ids: Sequence[str | None] | Strings, rows: Rows, given: Mapping[str, Given]
     ) -> Entities:
-        """Users or items ``[n]``: as the table holds them, but for what reads a given or changed path."""
-        rows = self.tables[side].rows(ids)
+        """Users or items ``[n]``: as the rows of the table, but for what reads a given path."""
         entities = (self._users if side is Side.USER else self._items).take(rows)
         own_id = ID_PATHS[side]
-        changed = {*changed, *given, *(() if rows.all() else (own_id,))}
-        if changed:
-            known = {**given, own_id: Texts(strings(ids))}
-            self._fill(side, entities, Source(self.schema, self.tables, {side: rows}, known), changed)
+        known = {path: each for path, each in given.items() if path != own_id}
+        unknown = np.flatnonzero(rows == 0)
+        if len(unknown):
+            known[own_id] = Given(unknown, Texts(strings(ids[at] for at in unknown.tolist())))
+        if known:
+            self._fill(side, entities, rows, known)
         return entities
 
     def _encoded_table(self, side: Side) -> Entities:
         """Every row of the table, row 0 the unknown one, in the context of nothing known but constants."""
-        size = len(self.tables[side])
-        table = self._blank(side, size + 1)
-        for rows in table_rows(size):
+        table = self._blank(side, len(self.tables[side]) + 1)
+        for rows in table_rows(self.tables[side]):
             chunk = self._blank(side, len(rows))
-            known = {path: column_of([value] * len(rows), path) for path, value in self._constants.items()}
-            self._fill(side, chunk, Source(self.schema, self.tables, {side: rows}, known), None)
+            self._fill(side, chunk, rows, None)
             table.put(rows, chunk)
         return table
 
@@ -225,43 +260,35 @@ class Encoder:
         parts = sum(owner is side for owner, _ in self._keys.values())
         return Entities(Columns.zeros(n, layouts[side]), live, np.zeros((n, parts), np.int64))
 
-    def _fill(self, side: Side, entities: Entities, source: Source, changed: Collection[str] | None) -> None:
-        """Encode the features and key parts that read a changed path; all of them for None."""
+    def _fill(self, side: Side, entities: Entities, rows: Rows, given: Mapping[str, Given] | None) -> None:
+        """Encode the features and key parts that read a given path; all of them for None."""
         sides = {side: entities.columns, Side.CROSS: entities.live}
+
+        def changed(reads: frozenset[str]) -> Iterable[tuple[Any, Source]]:
+            everything: list[tuple[Any, dict[str, Column]]] = [(ALL, {})]
+            for at, known in everything if given is None else alike(given, reads):
+                yield at, Source(self.schema, self.tables, {side: rows[at]}, known, self._constants)
+
         for feature in self._features[side]:
-            if changed is not None and self._feature_reads[feature.name].isdisjoint(changed):
-                continue
-            if isinstance(feature, Product):
+            reads = self._feature_reads[feature.name]
+            if not isinstance(feature, Product):
+                for at, source in changed(reads):
+                    slots = self._slots.encode(feature, source.read(feature.source))
+                    self._slots.put(feature.name, slots, sides, at)
+            elif given is None or not reads.isdisjoint(given):
                 self._slots.put_product(feature, sides)
-            else:
-                self._slots.put(feature.name, self._slots.encode(feature, source.read(feature.source)), sides)
-        for (table, part), (owner, at) in self._keys.items():
-            if owner is side and (changed is None or not self._key_reads[table, part].isdisjoint(changed)):
+        for (table, part), (owner, column) in self._keys.items():
+            if owner is side:
                 path = self.schema.tables[table][part]
-                entities.keys[:, at] = self.tables[table].index.codes(part, as_texts(source.read(path), path))
-
-
-def _key_parts(schema: FeatureSchema) -> dict[KeyPart, tuple[Side, int]]:
-    """Key parts of the tables looked up by user and item together: whose each is, and its place there."""
-    looked_up = {
-        f.source.partition(".")[0] for f in schema.column_features() if schema.scope(f) is Scope.CROSS
-    }
-    owned: dict[Side, int] = defaultdict(int)
-    parts: dict[KeyPart, tuple[Side, int]] = {}
-    for table in sorted(looked_up):
-        for part, path in enumerate(schema.tables[table]):
-            side = Side.USER if schema.path_scope(path) in (Scope.USER, Scope.CONTEXT) else Side.ITEM
-            parts[table, part] = (side, owned[side])
-            owned[side] += 1
-    return parts
+                for at, source in changed(self._key_reads[table, part]):
+                    texts = as_texts(source.read(path), path)
+                    entities.keys[at, column] = self.tables[table].index.codes(part, texts)
 
 
 def _check_tables(schema: FeatureSchema, tables: Mapping[str, Table]) -> None:
     for name in ("user", "item", *schema.tables):
         if name not in tables:
-            raise FeatureError(
-                name, "is a table that the features read, and the bundle has none of that name"
-            )
+            raise FeatureError(name, "is a table that the features read; the bundle has none of that name")
         parts = len(schema.tables.get(name, ("id",)))
         if len(tables[name].keys) != parts:
             raise FeatureError(
@@ -271,14 +298,3 @@ def _check_tables(schema: FeatureSchema, tables: Mapping[str, Table]) -> None:
         head, _, field = path.partition(".")
         if head in schema.tables and field not in tables[head].columns:
             raise FeatureError(path, f"is no column of table {head!r}")
-
-
-def _alike(item_row: Rows, inline: Mapping[int, Fields]) -> Iterator[NDArray[np.int64]]:
-    """Positions of the candidates to encode anew, in groups that bring the same fields."""
-    groups: dict[frozenset[str], list[int]] = defaultdict(list)
-    for position in np.flatnonzero(item_row == 0).tolist():
-        if position not in inline:
-            groups[frozenset()].append(position)
-    for position, fields in inline.items():
-        groups[frozenset(fields)].append(position)
-    yield from (np.array(positions, np.int64) for positions in groups.values())

@@ -12,7 +12,7 @@ Knows no model, no schema and no request: `check` is told the names there are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
@@ -206,7 +206,7 @@ class FusionFormula(BaseModel):
             FusionError: naming the unknown task or attribute and those there are.
         """
         for factor in self._factors():
-            kind, known = ("task", tasks) if factor.task else ("item attribute", attributes)
+            kind, known = ("task", tasks) if factor.task else ("item attribute of numbers", attributes)
             if factor.name not in known:
                 there = ", ".join(sorted(known)) or "none"
                 raise FusionError(factor.name, f"unknown {kind}; this version has: {there}")
@@ -217,18 +217,27 @@ class FusionFormula(BaseModel):
 
     def log_score(self, tasks: Mapping[str, Scores], items: Mapping[str, Scores]) -> Logs:
         """Log of the fused score, [N]: orders candidates whose scores lie outside float64."""
-        logs = [group.explain(tasks, items).log_score for group in self.groups]
-        with np.errstate(invalid="ignore"):  # NaN in, NaN out
-            total: Logs = np.logaddexp.reduce(logs, axis=0)
-        return total
+        return log_sum(self.explain(tasks, items))
 
     def score(self, tasks: Mapping[str, Scores], items: Mapping[str, Scores]) -> Logs:
         """Fused score, [N], of task scores by task and raw item numbers by attribute, each [N].
 
         A score beyond float64 stops at its ends. NaN only where a task's score is not finite.
         """
-        fused: Logs = np.exp(np.clip(self.log_score(tasks, items), _LEAST_LOG, _MOST_LOG))
-        return fused
+        return fused(self.log_score(tasks, items))
 
     def _factors(self) -> Iterator[Factor]:
         return (factor for group in self.groups for factor in group.factors)
+
+
+def log_sum(groups: Sequence[GroupLogs]) -> Logs:
+    """Log of the fused score, [N], of a formula's groups."""
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out
+        total: Logs = np.logaddexp.reduce([group.log_score for group in groups], axis=0)
+    return total
+
+
+def fused(log_scores: Logs) -> Logs:
+    """The score of its log, [N]. One beyond float64 stops at its ends: put candidates in order by the log."""
+    scores: Logs = np.exp(np.clip(log_scores, _LEAST_LOG, _MOST_LOG))
+    return scores

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.errors import FeatureError
+from service.bundle.pieces import forget_keys, looked_up
 
 DENSE = 1 << 20
 """numbers below this are looked up in a table of them all, which is several times faster than a search"""
@@ -51,13 +51,18 @@ class KeyIndex:
 
     def codes(self, part: int, values: Iterable[str | None]) -> NDArray[np.int64]:
         """Codes ``[n]`` of one part's values; 0 is unknown."""
-        return np.fromiter(map(self._codes[part].get, values, repeat(0)), np.int64)
+        return looked_up(self._codes[part], values)
 
     def rows(self, *codes: NDArray[np.int64]) -> NDArray[np.int32]:
         """Rows of the keys with the given codes a part (broadcast against each other)."""
         if len(codes) == 1:
             return codes[0].astype(np.int32)  # the only part's codes count the keys as they came
         return self._index.rows(self._join(codes))
+
+    def forget(self) -> None:
+        """Give the memory back. It is of no use any more."""
+        for known in self._codes:
+            forget_keys(known)
 
     def _join(self, codes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
         """One number a key, its parts the digits. No known key has a digit 0: unknown parts stay unknown."""

@@ -64,7 +64,7 @@ class Manifest(_Frozen):
         user_state: outputs of `user.onnx`, inputs of `rank.onnx`.
         fusion: the formula where the deployment names none.
         files: SHA-256 of every other file.
-        tolerance: of the golden scores.
+        tolerance: of the golden scores; they must prove something.
         metrics: offline, by part of the split and task.
         training: the config of the run.
         commit: of the code that trained it.
@@ -81,7 +81,7 @@ class Manifest(_Frozen):
     user_state: tuple[str, ...]
     fusion: FusionFormula
     files: dict[str, Sha256]
-    tolerance: float = TOLERANCE
+    tolerance: Annotated[float, Field(gt=0, le=0.1)] = TOLERANCE
     metrics: dict[str, dict[str, Metrics]] = {}
     training: dict[str, JsonValue] = {}
     commit: str | None = None

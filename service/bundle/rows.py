@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Rows
+from service.bundle.columns import Lists, Rows, Table
+from service.bundle.pieces import PIECE
 from service.bundle.schema import Layout
-
-CHUNK = 4096
-"""rows of a table encoded at a time, so that a load lets go of the GIL for the requests beside it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,15 @@ class Entities:
         self.keys[rows] = other.keys
 
 
-def table_rows(size: int) -> Iterator[Rows]:
-    """All rows of a table of that size, row 0 included, in chunks."""
-    for start in range(0, size + 1, CHUNK):
-        yield np.arange(start, min(start + CHUNK, size + 1), dtype=np.int32)
+def table_rows(table: Table) -> Iterator[Rows]:
+    """All rows of a table, row 0 included, in chunks of so many values that encoding one takes no time.
+
+    A row is one value, and as many as its lists hold; a chunk has more than `PIECE` by one row's at most.
+    """
+    values = np.arange(len(table) + 1)
+    for column in table.columns.values():
+        if isinstance(column, Lists):
+            values += column.offsets
+    starts = np.flatnonzero(np.diff(values // PIECE, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(values)]):
+        yield np.arange(start, end, dtype=np.int32)

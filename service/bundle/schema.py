@@ -220,8 +220,8 @@ class FeatureSchema(Frozen):
             raise FeatureError(
                 feature.name, f"only a context feature can be train_only; {feature.source} is not one"
             )
-        if feature.serving is not None and not feature.train_only:
-            raise FeatureError(feature.name, "has a serving constant, which needs train_only = true")
+        if feature.train_only != (feature.serving is not None):
+            raise FeatureError(feature.name, "train_only = true and a serving constant need each other")
         for other in self.column_features():
             if other.source == feature.source and (other.train_only, other.serving) != (
                 feature.train_only,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, Vectors, strings
 from service.bundle.errors import BundleError
+from service.bundle.pieces import pieces
 from service.bundle.schema import FeatureSchema
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary, Vocabulary
 
@@ -110,7 +111,16 @@ def _packed(kind: str, name: str, values: Strings) -> Arrays:
 
 
 def _unpacked(arrays: Arrays, kind: str, name: str) -> Strings:
-    data, offsets = arrays[f"{kind}/{name}"].tobytes(), arrays[f"{kind}.offsets/{name}"].tolist()
-    values = strings(data[start:end].decode(errors="surrogatepass") for start, end in pairwise(offsets))
-    values[arrays[f"{kind}.missing/{name}"]] = None
+    data, offsets, missing = (
+        arrays[f"{label}/{name}"] for label in (kind, f"{kind}.offsets", f"{kind}.missing")
+    )
+    values = np.empty(len(missing), dtype=object)
+    for piece in pieces(len(values)):
+        ends = offsets[piece.start : piece.stop + 1].tolist()
+        encoded = data[ends[0] : ends[-1]].tobytes()
+        values[piece] = strings(
+            encoded[start - ends[0] : end - ends[0]].decode(errors="surrogatepass")
+            for start, end in pairwise(ends)
+        )
+        values[piece][missing[piece]] = None
     return values

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.bundle.columns import Column, Rows, Table, Texts, as_texts
+from service.bundle.columns import Column, Rows, Table, Texts, Value, as_texts, column_of
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema
 
 
@@ -20,17 +20,21 @@ class Source:
         tables: by name.
         rows: of the tables ``user`` and ``item``, the row ``[n]`` behind each, counted from 1; 0 is unknown.
         given: whole columns ``[n]`` by path, which beat the tables.
+        constants: what serving takes for a path that nobody can give, for all rows alike.
     """
 
     schema: FeatureSchema
     tables: Mapping[str, Table]
     rows: Mapping[str, Rows]
     given: Mapping[str, Column]
+    constants: Mapping[str, Value] = field(default_factory=dict)
 
     def read(self, path: str) -> Column:
         """The column ``[n]`` of a path, missing values where nothing holds it."""
         if path in self.given:
             return self.given[path]
+        if path in self.constants:
+            return column_of([self.constants[path]] * len(self), path)
         head, _, name = path.partition(".")
         table = self.tables.get(head)
         if head in self.schema.tables and table is not None:
@@ -41,4 +45,7 @@ class Source:
                 return Texts(table.keys[0]).pick(self.rows[head])
             if name in table.columns:
                 return table.columns[name].pick(self.rows[head])
-        return Texts(np.full(len(next(iter(self.rows.values()))), None, dtype=object))
+        return Texts(np.full(len(self), None, dtype=object))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.bundle.columns import Rows, Strings
 from service.bundle.keys import NumberIndex
+from service.bundle.pieces import forget_keys, forget_values, looked_up
 
 
 class Vocabulary:
@@ -32,7 +32,12 @@ class Vocabulary:
 
     def rows(self, values: Iterable[str | None]) -> Rows:
         """Rows ``[n]`` of the values."""
-        return np.fromiter(map(self._rows.get, values, repeat(0)), np.int32)
+        return looked_up(self._rows, values).astype(np.int32)
+
+    def forget(self) -> None:
+        """Give the memory back. It is of no use any more."""
+        forget_values(self.ids)
+        forget_keys(self._rows)
 
 
 @dataclass(frozen=True, slots=True)

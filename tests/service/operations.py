@@ -7,6 +7,7 @@ from pathlib import Path
 from service import promotion
 from service.bundle import deployment
 from service.bundle.deployment import DeployedRanker, live
+from service.bundle.fusion import FusionFormula
 from service.promotion import Promoted
 from service.registry import Registry
 from tests.service.shelf import Shelf, deploy, opened, serves, until, worker
@@ -14,7 +15,7 @@ from tests.service.shelf import Shelf, deploy, opened, serves, until, worker
 Workers = list[Registry]
 
 
-def unwanted(version: str) -> None:
+def unwanted(version: str, formula: FusionFormula | None) -> None:
     """Checks nothing: there are workers to do it."""
     raise AssertionError(f"{version} was checked although workers are alive")
 

@@ -71,16 +71,18 @@ class Shelf:
             raise self.broken[version]
         return cast(Model, NamedModel(version, self.in_memory.remove))
 
-    def check(self, version: str) -> None:
-        """Prove that a version loads."""
+    def check(self, version: str, formula: FusionFormula | None) -> None:
+        """Prove that a version loads, and can compute a formula."""
         if version in self.broken:
             raise BundleError(str(self.broken[version]))
+        if formula is not None:
+            formula.check(["click"], [])
         self.loads.append(f"check {version}")
 
 
-def worker(models: Path, shelf: Shelf, name: str = "w1") -> Registry:
-    """A registry in a hurry."""
-    return Registry(models, shelf.load, worker=name, poll_s=0.005, heartbeat_s=0.05, niceness=0)
+def worker(models: Path, shelf: Shelf, name: str = "w1", retry_s: float = 60) -> Registry:
+    """A registry in a hurry, but for what failed."""
+    return Registry(models, shelf.load, worker=name, poll_s=0.005, heartbeat_s=0.05, retry_s=retry_s)
 
 
 def deploy(models: Path, ranker: str = "default", **state: object) -> Deployment:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from service import cli
 from service.bundle import deployment, store
-from service.bundle.deployment import DeployedRanker
+from service.bundle.deployment import DeployedRanker, WorkerStatus
 from service.errors import UnknownVersion
 from service.supervisor import listen
 from tests.service.toy import bundle
@@ -107,6 +108,84 @@ def test_what_there_is_not_is_an_error(models: Path) -> None:
     assert "nothing" in outcome("serve", "--models", models / "nothing").stderr
 
 
+@pytest.mark.parametrize("command", [["promote", "v1"], ["rollback"], ["serve"]])
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, command: Sequence[str]) -> None:
+    """A typo is named, and leaves nothing behind."""
+    done = outcome(*command, "--models", tmp_path / "modles")
+    assert (done.returncode, "there is no folder" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_that_breaks_is_one_line(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a bundle does to its runtime, an operator reads one sentence and not a traceback."""
+
+    def broken(*_: object) -> None:
+        raise MemoryError("no 4 GB left")
+
+    monkeypatch.setattr("service.app.loader", lambda *_: broken)
+    monkeypatch.setattr("sys.argv", ["rankserve", "promote", "v1", "--models", str(models)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == "rankserve: v1 cannot be loaded: MemoryError: no 4 GB left"
+    assert capsys.readouterr().err == ""
+    assert deployment.read(models).rankers.keys() == {"feed"}
+
+
+@pytest.fixture
+def hung(models: Path) -> WorkerStatus:
+    """A worker that has v1 ready, and never does anything more."""
+    now = time.time()
+    status = WorkerStatus(
+        worker="hung", pid=os.getpid(), host=deployment.this_host(), started=now, heartbeat=now,
+        generation=99, ready=("v1",), rankers={"feed": "v2"},
+    )  # fmt: skip
+    deployment.report(models, status)
+    return status
+
+
+@pytest.mark.usefixtures("hung")
+def test_workers_left_behind_are_a_failure(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1 with the list: the ranker has moved, and not everywhere."""
+    monkeypatch.setenv("RANKSERVE_SWAP_TIMEOUT_S", "0.3")
+    done = outcome("promote", "v1", "--ranker", "feed", "--models", models)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:] == ["  hung: not within 0.3 s"]
+    assert deployment.read(models).rankers["feed"].version == "v1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_promotion_that_is_stopped_unstages(
+    models: Path, hung: WorkerStatus, number: signal.Signals
+) -> None:
+    """One line, exit code 1, and nothing that a worker would still load."""
+    deployment.report(models, hung.model_copy(update={"ready": ()}))
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "promote",
+        "v1",
+        "--ranker",
+        "feed",
+        "--models",
+        str(models),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        while deployment.read(models).rankers["feed"].staged is None:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, said[:19]) == (1, "rankserve: stopped;")
+    assert deployment.read(models).rankers["feed"].staged is None
+
+
 def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
     """One line with the address, and no traceback."""
     with listen("127.0.0.1", 0) as taken:
@@ -140,7 +219,7 @@ def test_serve_starts_answers_and_ends_with_0(tmp_path: Path) -> None:
         assert address
         with httpx.Client(base_url=address[0], timeout=30) as client:
             assert client.get("/livez").status_code == 200
-            assert client.get("/readyz").json()["status"] == "loading"
+            assert client.get("/readyz").json()["status"] == "undeployed"
             assert client.post("/v1/rank", json={"candidates": [1]}).status_code == 503
             assert "rankserve_requests_total" in client.get("/metrics").text
         service.send_signal(signal.SIGTERM)

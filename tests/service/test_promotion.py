@@ -1,6 +1,7 @@
 """Operations on rankers: all workers or none."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from service import promotion
 from service.bundle import deployment
 from service.bundle.deployment import DeployedRanker
 from service.bundle.errors import BundleError
+from service.bundle.fusion import FusionFormula
 from service.errors import InvalidRequest, SwapRefused, UnknownRanker, UnknownVersion
 from tests.service.operations import Workers, all_serve, promote, rollback, state, two_workers, unwanted
-from tests.service.shelf import Shelf, serves, until
+from tests.service.shelf import Shelf, deploy, serves, until
 
 
 @pytest.fixture
@@ -77,6 +79,21 @@ async def test_refused_and_mended(tmp_path: Path, other: Shelf, workers: Workers
     other.broken.clear()
     assert (await promote(tmp_path, "v2")).behind == {}
     assert all_serve(workers) == {"v2"}
+
+
+async def test_a_version_that_serves_must_fit_too(tmp_path: Path, shelf: Shelf, workers: Workers) -> None:
+    """A version in memory for another ranker is refused where it cannot compute this one's formula."""
+    await promote(tmp_path, "v2", "feed")
+    buy = FusionFormula.parse({"groups": [{"factors": [{"task": "buy"}]}]})
+    deployed = state(tmp_path, "feed").model_copy(update={"fusion": buy})
+    deployment.update(tmp_path, lambda present: present.having("feed", deployed))
+    with pytest.raises(SwapRefused, match="v1 could not be loaded") as refused:
+        await promote(tmp_path, "v1", "feed")
+    assert refused.value.reasons.keys() == {"w1", "w2"}
+    assert "buy: unknown task" in refused.value.reasons["w1"]
+    assert {serves(registry, "feed") for registry in workers} == {"v2"}
+    assert (await promote(tmp_path, "v2")).version == "v2"
+    assert shelf.loads == ["v1", "v2"]
 
 
 async def test_too_slow(tmp_path: Path, other: Shelf, workers: Workers) -> None:
@@ -167,6 +184,28 @@ async def test_no_worker_alive_and_broken(tmp_path: Path, shelf: Shelf) -> None:
     with pytest.raises(SwapRefused, match="golden request 0"):
         await promotion.promote(tmp_path, "default", "v1", check=shelf.check)
     assert deployment.read(tmp_path).rankers == {}
+
+
+async def test_no_worker_alive_and_no_fit(tmp_path: Path, shelf: Shelf) -> None:
+    """Where nothing runs, a version that cannot compute the deployed formula is not deployed."""
+    buy = FusionFormula.parse({"groups": [{"factors": [{"task": "buy"}]}]})
+    deploy(tmp_path, version="v1", fusion=buy.model_dump())
+    with pytest.raises(SwapRefused, match="buy: unknown task"):
+        await promotion.promote(tmp_path, "default", "v2", check=shelf.check)
+    assert state(tmp_path).version == "v1"
+
+
+async def test_what_is_staged_has_an_end(tmp_path: Path, other: Shelf, workers: Workers) -> None:
+    """An operation outlives its time by no more than its process; nothing stays of it once it is done."""
+    free = other.hold("v2")
+    moving = asyncio.create_task(promote(tmp_path, "v2", timeout_s=100))
+    await until(lambda: state(tmp_path).staged)
+    until_s = (state(tmp_path).staged_until or 0) - time.time()
+    assert 50 < until_s < 200
+    free.set()
+    await moving
+    assert state(tmp_path).staged_until is None
+    assert all_serve(workers) == {"v2"}
 
 
 async def test_broken_deployment(tmp_path: Path, shelf: Shelf) -> None:

@@ -109,6 +109,19 @@ async def test_cancelled(tmp_path: Path, shelf: Shelf, workers: Workers) -> None
     assert all_serve(workers) == {"v1"}
 
 
+async def test_cancelled_as_it_begins(tmp_path: Path, workers: Workers) -> None:
+    """However early it is cancelled, a promotion leaves nothing staged."""
+    for turns in range(12):
+        moving = asyncio.create_task(promote(tmp_path, "v2"))
+        for _ in range(turns):
+            await asyncio.sleep(0.0005)
+        moving.cancel()
+        await asyncio.wait([moving])
+        await asyncio.sleep(0.02)
+        assert state(tmp_path).staged is None
+    assert all_serve(workers) == {"v1"}
+
+
 async def test_a_worker_dies_meanwhile(tmp_path: Path, other: Shelf, workers: Workers) -> None:
     """A worker that ends while it is waited for is waited for no longer."""
     free = other.hold("v2")
@@ -142,16 +155,17 @@ async def test_the_dead_are_not_waited_for(tmp_path: Path, workers: Workers) -> 
     dead.start()
     dead.join()
     now = time.time()
-    for name, pid, heartbeat in (("dead", dead.pid, now), ("hung", os.getpid(), now - deployment.STALE_S)):
+    for name, pid, written in (("dead", dead.pid, now), ("hung", os.getpid(), now - deployment.STALE_S)):
         status = WorkerStatus(
             worker=name,
             pid=pid or 1,
             host=deployment.this_host(),
             started=0,
-            heartbeat=heartbeat,
+            heartbeat=now,
             generation=0,
         )
         deployment.report(tmp_path, status)
+        os.utime(tmp_path / ".workers" / f"{name}.json", (written, written))
     assert (await promote(tmp_path, "v2")).workers == ("w1", "w2")
     assert all_serve(workers) == {"v2"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.bundle.errors import FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
-from service.errors import DeadlineExceeded, UnknownRanker
+from service.errors import DeadlineExceeded, Overloaded, UnknownRanker
 from service.ranker import Slate, best
 from service.wire import RankRequest
 from tests.service.toy import Toy, toy
@@ -78,3 +78,44 @@ async def test_the_lease_is_given_back_whatever_happens(service: Toy) -> None:
         await rank(service, RankRequest(candidates=["1"], ranker="no-such"))
     (resident,) = service.serving.registry.residents()
     assert resident.leases == 0
+
+
+async def test_scores_that_float64_cannot_tell_apart_are_in_order(service: Toy) -> None:
+    """The order is that of the logs, which lie far below the least float64 here."""
+    formula = {"groups": [{"factors": [{"task": "click", "weight": 5000}]}]}
+    slate = await rank(
+        service, RankRequest.model_validate({"candidates": ["1", "2", "3"], "fusion": formula})
+    )
+    assert len(set(slate.scores.tolist())) == 1
+    assert slate.order.tolist() == [2, 1, 0]
+
+
+async def test_a_request_that_finds_no_room_is_not_encoded(tmp_path: Path) -> None:
+    """It is refused before anything in it is read: here a value that no encoder takes."""
+    async with toy(tmp_path, max_queued_rows=5) as service:
+        model = service.models["up"]
+        model.free.clear()
+        slates = [asyncio.create_task(rank(service, RankRequest(candidates=["1"]))) for _ in range(2)]
+        while not model.batcher.pending_rows:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await rank(service, RankRequest(candidates=["1"] * 5, user={"age": "old"}))
+        model.free.set()
+        await asyncio.gather(*slates)
+
+
+async def test_what_no_feature_reads_makes_nobody_known(service: Toy) -> None:
+    """An unknown user or item counts among the defaults unless it brings something that the model reads."""
+    candidates = [
+        "1",
+        {"id": "1", "features": {"colour": "red"}},
+        "no such",
+        {"id": "nor this", "features": {"colour": "red"}},
+        {"id": "but this", "features": {"duration": 3}},
+    ]
+    for user, unknown in (({}, 1), ({"colour": "red"}, 1), ({"age": 30}, 0)):
+        request = {"user_id": "stranger", "user": user, "candidates": candidates}
+        assert (await rank(service, RankRequest.model_validate(request))).defaults == {
+            "users": unknown,
+            "items": 2,
+        }

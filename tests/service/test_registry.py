@@ -98,12 +98,15 @@ async def test_a_failed_load(tmp_path: Path, shelf: Shelf, error: Exception, rea
         await until(lambda: deployment.workers(tmp_path)[0].failed == {"v2": reason})
 
 
-async def test_a_new_generation_tries_again(tmp_path: Path, shelf: Shelf) -> None:
-    """What failed is loaded once more when somebody has changed the deployment."""
+async def test_what_is_named_anew_is_tried_again(tmp_path: Path, shelf: Shelf) -> None:
+    """The reason why a version failed stays until somebody names it again; then it is loaded once more."""
     shelf.broken["v2"] = BundleError("cut short")
     deploy(tmp_path, version="v1", staged="v2")
     async with opened(worker(tmp_path, shelf)) as registry:
         await until(lambda: registry.failed)
+        unstaged = deploy(tmp_path, version="v1").generation
+        await until(lambda: registry.status().generation == unstaged)
+        assert registry.failed == {"v2": "cut short"}
         shelf.broken.clear()
         deploy(tmp_path, version="v1", staged="v2", operation=1)
         await until(lambda: registry.status().ready == ("v1", "v2"))
@@ -123,6 +126,32 @@ async def test_restart_into_the_previous(tmp_path: Path, shelf: Shelf) -> None:
         assert served.problem == "v2: weights.bin was truncated"
         assert shelf.loads == ["v2", "v1"]
         assert shelf.in_memory == ["v1"]
+
+
+async def test_what_is_deployed_is_tried_again(tmp_path: Path, shelf: Shelf) -> None:
+    """A worker that started in a bad moment does not serve the previous version for ever."""
+    shelf.broken["v2"] = BundleError("v2: the disk is gone")
+    deploy(tmp_path, version="v2", previous="v1")
+    async with opened(worker(tmp_path, shelf, retry_s=0.01)) as registry:
+        await until(lambda: shelf.loads.count("v2") >= 3)
+        assert answered_by(registry) == "v1"
+        assert registry.rankers()["default"].problem == "v2: the disk is gone"
+        assert shelf.loads.count("v1") == 1
+        shelf.broken.clear()
+        await until(lambda: answered_by(registry) == "v2")
+        await until(lambda: shelf.in_memory == ["v2"])
+        assert (registry.failed, registry.rankers()["default"].problem) == ({}, None)
+
+
+async def test_what_was_staged_by_one_who_died_is_let_go(tmp_path: Path, shelf: Shelf) -> None:
+    """When its time has passed a staged version is as one that was unstaged."""
+    deploy(tmp_path, version="v1", staged="v2", staged_until=time.time() + 0.5)
+    deploy(tmp_path, "feed", staged="v3", staged_until=time.time() - 1)
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.status().ready == ("v1", "v2"))
+        assert registry.rankers().keys() == {"default"}
+        await until(lambda: shelf.in_memory == ["v1"])
+    assert shelf.loads == ["v1", "v2"]
 
 
 async def test_nothing_to_start_with(tmp_path: Path, shelf: Shelf) -> None:
@@ -209,12 +238,14 @@ async def test_deployed_fusion(tmp_path: Path, shelf: Shelf) -> None:
 
 
 async def test_staged_version_must_fit_the_deployed_fusion(tmp_path: Path, shelf: Shelf) -> None:
-    """A version that cannot compute the ranker's deployed formula is refused while it is staged."""
-    deploy(tmp_path, staged="v1", fusion=BUY)
+    """A version that cannot compute the ranker's deployed formula is told so for it, and for no other."""
+    deploy(tmp_path, "feed", staged="v1", fusion=BUY)
+    deploy(tmp_path, staged="v1", fusion=CLICK)
     async with opened(worker(tmp_path, shelf)) as registry:
-        await until(lambda: registry.failed)
-        assert "buy: unknown task" in registry.failed["v1"]
-        assert shelf.in_memory == []
+        await until(lambda: registry.status().ready == ("v1",))
+        assert registry.status().unfit.keys() == {"feed"}
+        assert "buy: unknown task" in registry.status().unfit["feed"]
+        assert registry.failed == {}
 
 
 async def test_heartbeat(tmp_path: Path, shelf: Shelf) -> None:

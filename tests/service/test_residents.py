@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import sys
 import threading
 import weakref
 from functools import partial
@@ -12,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from service.bundle import deployment
+from service.bundle.errors import BundleError
 from service.errors import NotReady
 from service.registry import Registry
+from service.residents import Residents
 from tests.service.shelf import Shelf, answered_by, deploy, opened, serves, until, worker
 
 
@@ -24,10 +25,16 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 async def test_loading_leaves_the_loop_alone(tmp_path: Path, shelf: Shelf) -> None:
-    """A load blocks a thread of its own, and loads and frees are all in that one thread."""
+    """A load blocks a thread of its own, one for all loads, which keeps no process from ending.
+
+    It has the priority of the others: a nice thread that holds the GIL is one that requests wait for.
+    """
     threads: set[str] = set()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     def load(version: str) -> object:
+        assert threading.current_thread().daemon
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
         threads.add(threading.current_thread().name)
         return shelf.load(version)
 
@@ -37,7 +44,7 @@ async def test_loading_leaves_the_loop_alone(tmp_path: Path, shelf: Shelf) -> No
         await until(lambda: registry.ready)
         deploy(tmp_path, version="v2")
         await until(lambda: shelf.in_memory == ["v2"])
-    assert threads == {"residents_0"}
+    assert threads == {"residents"}
 
 
 async def test_a_lease_keeps_its_version(tmp_path: Path, shelf: Shelf) -> None:
@@ -109,18 +116,36 @@ async def test_close_waits_for_leases(tmp_path: Path, shelf: Shelf) -> None:
     assert shelf.in_memory == []
 
 
-async def test_close_while_loading(tmp_path: Path, shelf: Shelf) -> None:
-    """What is being loaded while the worker closes is freed as well."""
+async def test_close_does_not_wait_for_a_load(tmp_path: Path, shelf: Shelf) -> None:
+    """What is being loaded while the worker closes holds nothing up; what serves is freed."""
     deploy(tmp_path, version="v1")
-    free = shelf.hold("v1")
     registry = worker(tmp_path, shelf)
     await registry.open()
-    await until(lambda: shelf.loads)
-    closing = asyncio.create_task(registry.close(grace_s=5))
-    await until(lambda: not deployment.workers(tmp_path))
+    await until(lambda: registry.ready)
+    free = shelf.hold("v2")
+    deploy(tmp_path, version="v1", staged="v2")
+    await until(lambda: "v2" in shelf.loads)
+    async with asyncio.timeout(5):
+        await registry.close()
+    assert shelf.in_memory == ["v2"]
     free.set()
-    await closing
-    assert shelf.in_memory == []
+
+
+async def test_what_fails_is_due_again_later_and_later(shelf: Shelf) -> None:
+    """Each delay twice the last, and no delay beyond a bound; what is forgotten begins anew."""
+    shelf.broken["v1"] = BundleError("v1 is gone")
+    residents = Residents(shelf.load, retry_s=100.0)
+
+    async def fail() -> float:
+        residents.load("v1")
+        await until(lambda: residents.loading is None)
+        return residents.failed["v1"].delay_s
+
+    assert [await fail() for _ in range(4)] == [100.0, 200.0, 300.0, 300.0]
+    assert residents.due == frozenset()
+    residents.forget(["v1"])
+    assert await fail() == 100.0
+    await residents.close()
 
 
 async def test_close_does_not_wait_for_ever(tmp_path: Path, shelf: Shelf) -> None:
@@ -131,24 +156,6 @@ async def test_close_does_not_wait_for_ever(tmp_path: Path, shelf: Shelf) -> Non
     await until(lambda: registry.ready)
     with registry.lease("default"):
         await registry.close(grace_s=0.05)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is the whole process's")
-async def test_the_loading_thread_is_nice(tmp_path: Path, shelf: Shelf) -> None:
-    """Requests go before a load: their thread keeps the process's own priority."""
-    priorities: list[int] = []
-
-    def load(version: str) -> object:
-        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return shelf.load(version)
-
-    deploy(tmp_path, version="v1")
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    registry = Registry(tmp_path, load, worker="w1", niceness=7)  # type: ignore[arg-type]
-    async with opened(registry):
-        await until(lambda: registry.ready)
-    assert priorities == [max(own, 7)]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 async def test_close_unopened(tmp_path: Path, shelf: Shelf) -> None:

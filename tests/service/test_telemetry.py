@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from service.logs import JsonLines
 from service.telemetry import Stopwatch, Telemetry
 
@@ -19,7 +21,7 @@ def figures(telemetry: Telemetry) -> dict[str, float]:
 
 
 def test_requests_are_counted_by_route_and_outcome() -> None:
-    """Success and each kind of failure apart."""
+    """Success and each kind of failure apart; only success has a time, or refusals would look quick."""
     telemetry = Telemetry()
     telemetry.request("/v1/rank", "ok", 0.004)
     telemetry.request("/v1/rank", "ok", 0.004)
@@ -27,7 +29,7 @@ def test_requests_are_counted_by_route_and_outcome() -> None:
     found = figures(telemetry)
     assert found['rankserve_requests_total{outcome="ok",route="/v1/rank"}'] == 2
     assert found['rankserve_requests_total{outcome="invalid",route="/v1/rank"}'] == 1
-    assert found['rankserve_request_seconds_count{route="/v1/rank"}'] == 3
+    assert found['rankserve_request_seconds_count{route="/v1/rank"}'] == 2
 
 
 def test_a_slate_gives_its_stages_in_seconds() -> None:
@@ -58,14 +60,48 @@ def test_a_request_is_in_flight_until_it_is_answered() -> None:
     assert figures(telemetry)["rankserve_in_flight"] == 0
 
 
-def test_a_ranker_serves_with_one_version() -> None:
-    """The version that it left shows 0."""
+def slate(telemetry: Telemetry, version: str) -> None:
+    """A slate with a candidate that has no finite score."""
+    telemetry.slate("feed", version, candidates=5, not_finite=1, defaults={}, timings_ms={})
+
+
+def test_a_version_that_serves_no_more_is_no_label() -> None:
+    """However often versions change: what they were labels of goes with them."""
     telemetry = Telemetry()
-    telemetry.serving({"feed": "v1"}, "cpu")
-    telemetry.serving({"feed": "v2"}, "cpu")
+    for version in ("v1", "v2", "v3"):
+        telemetry.serving({"feed": version}, "cpu")
+        if version != "v2":
+            slate(telemetry, version)
     found = figures(telemetry)
-    assert found['rankserve_serving{provider="cpu",ranker="feed",version="v1"}'] == 0
-    assert found['rankserve_serving{provider="cpu",ranker="feed",version="v2"}'] == 1
+    assert [name for name in found if "version=" in name and "created" not in name] == [
+        'rankserve_not_finite_total{version="v3"}',
+        'rankserve_serving{provider="cpu",ranker="feed",version="v3"}',
+    ]
+
+
+def test_runs_tell_how_long_they_waited_and_whether_they_broke() -> None:
+    """And what waits now, as of the last look."""
+    telemetry = Telemetry()
+    telemetry.batch(2, 10, 0.001, queue_s=0.02, failed=True)
+    telemetry.batch(1, 5, 0.001, queue_s=0.01)
+    telemetry.pending(7)
+    found = figures(telemetry)
+    assert found["rankserve_queue_seconds_sum"] == 0.03
+    assert (found["rankserve_failed_runs_total"], found["rankserve_pending_rows"]) == (1, 7)
+
+
+def test_loads_are_counted_by_how_they_end() -> None:
+    """And so are rankers that do not serve as deployed."""
+    telemetry = Telemetry()
+    with telemetry.load():
+        pass
+    with pytest.raises(ZeroDivisionError), telemetry.load():
+        _ = 1 // 0
+    telemetry.not_as_deployed(1)
+    found = figures(telemetry)
+    assert found['rankserve_loads_total{outcome="ok"}'] == 1
+    assert found['rankserve_loads_total{outcome="failed"}'] == 1
+    assert found["rankserve_not_as_deployed"] == 1
 
 
 def test_telemetries_share_nothing() -> None:
@@ -82,6 +118,8 @@ from pathlib import Path
 from service.telemetry import Telemetry
 telemetry = Telemetry(Path(sys.argv[1]))
 telemetry.request("/v1/rank", "ok", 0.001)
+telemetry.serving({"feed": "v0"}, "cpu")
+telemetry.slate("feed", "v0", candidates=5, not_finite=1, defaults={}, timings_ms={})
 telemetry.serving({"feed": "v1"}, "cpu")
 if sys.argv[2] == "show":
     print(telemetry.exposition()[0].decode())
@@ -89,13 +127,14 @@ if sys.argv[2] == "show":
 
 
 def test_a_scrape_of_one_worker_gives_the_sum_of_all(tmp_path: Path) -> None:
-    """Counters of processes that share a folder add up, those of ended ones too."""
+    """Counters of processes that share a folder add up, those of ended ones too; old versions are gone."""
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     run = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path)]
     subprocess.run([*run, "quiet"], env=env, check=True)
     shown = subprocess.run([*run, "show"], env=env, check=True, capture_output=True, text=True).stdout
     assert 'rankserve_requests_total{outcome="ok",route="/v1/rank"} 2.0' in shown
     assert 'rankserve_serving{provider="cpu",ranker="feed",version="v1"} 2.0' in shown
+    assert 'version="v0"' not in shown
 
 
 def test_stages_add_up_to_the_total() -> None:

@@ -32,11 +32,14 @@ from service.bundle.manifest import Manifest, TaskSpec
 from service.bundle.schema import FeatureSchema
 from service.bundle.vocabulary import Vocabulary
 from service.engine import Inference
+from service.errors import InferenceFailed
 from service.settings import Settings
 
 A = TypeVar("A")
 ITEMS, USERS = strings("123456789"), strings("123")
 POISON_AGE = 666
+RUNTIME_AGE = 667
+"""of a user for whom the runtime fails, and not the code around it"""
 NO_NUMBER = "9"
 """the item that no version gives a number for, when asked for by a user who is 13"""
 
@@ -97,6 +100,8 @@ class ToyModel:
         age = encoded.user.value[0, 0]
         if age == POISON_AGE:
             raise RuntimeError("the engine broke in /var/secret")
+        if age == RUNTIME_AGE:
+            raise InferenceFailed from ValueError("node /rank/Gather: out of range")
         click = encoded.item_row / np.float32(10)
         click = click if self.version == "up" else 1 - click
         if age == 13:
@@ -112,11 +117,19 @@ class Toy:
         self.settings = Settings(models=models, **settings)
         self.executor = ThreadPoolExecutor(1, "toy")
         self.models: dict[str, ToyModel] = {}
+        self.held: dict[str, threading.Event] = {}
         self.app: FastAPI = create_app(self.settings, cast(Load, self.load))
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://toy")
 
+    def hold(self, version: str) -> threading.Event:
+        """Let a version load only once the event is set."""
+        self.held[version] = threading.Event()
+        return self.held[version]
+
     def load(self, version: str) -> ToyModel:
         """What the registry makes models with."""
+        if version in self.held:
+            assert self.held[version].wait(10)
         if "broken" in version:
             raise BundleError(f"{version}: weights.bin was altered")
         self.models[version] = ToyModel(version, self.executor, self.settings.max_queued_rows)

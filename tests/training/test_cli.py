@@ -156,7 +156,8 @@ FAULTS: list[tuple[list[str], str]] = [
     ),
     (["--set", "train.learning_rate=1e30"], "loss is not finite; lower train.learning_rate"),
     (["--version", "../v1"], "'../v1' is no version name"),
-    (["--metrics-json", "/nowhere/at/all.json", "--set", "features=[]"], "none is of the user"),
+    (["--set", "features=[]"], "none is of the user"),
+    (["--metrics-json", "/nowhere/at/all.json"], "--metrics-json: there is no folder /nowhere/at"),
 ]
 
 
@@ -197,7 +198,7 @@ def test_a_message_is_told_as_it_is(here: Place) -> None:
         ("user.register_days", "user.registered", "user.registered: is read by age and not in the log"),
         ('name = "long_view"', 'name = "love"', "tasks.love.label: the log has no label 'love'"),
         ('item = "video_duration"', 'item = "price"', "price: unknown item attribute"),
-        ('item = "video_duration"', 'item = "video_type"', "item.video_type: expected a number"),
+        ('item = "video_duration"', 'item = "video_type"', "item.video_type: is no item field of numbers"),
         ('mask = "click"', 'mask = "hate"', "tasks.long_view: no training impression has a label"),
     ],
 )
@@ -217,6 +218,31 @@ def test_an_existing_version_is_refused_before_training(here: Place) -> None:
     result = here.fit()
     check(here, result, "v1: this version exists")
     assert "epoch" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_training(here: Place) -> None:
+    """A file stands where the models should lie."""
+    here.models.write_text("", encoding="utf-8")
+    result = here.fit()
+    check(here, result, "File exists")
+    assert "epoch" not in result.stderr
+
+
+def test_metrics_are_seen_though_they_cannot_be_written(here: Place) -> None:
+    """The tables come first; the version is there."""
+    result = here.fit("--set", "train.epochs=1", "--metrics-json", f"{'long' * 99}.json")
+    assert result.exit_code == 1
+    assert "v1: test days" in result.stderr
+    assert "File name too long" in result.stderr
+    assert versions(here.models) == ["v1"]
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "one"])
+def test_a_seed_has_bounds(here: Place, seed: str) -> None:
+    """What a generator cannot be seeded with is refused as usage."""
+    result = here.fit("--seed", seed)
+    assert result.exit_code == 2
+    assert "--seed" in result.stderr
 
 
 def test_a_table_has_the_tasks_that_share_metrics() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.bundle.manifest import TaskSpec
-from tests.training.worlds import FEATURES, PLAIN_FEATURES, config, raw_config
+from tests.training.worlds import FEATURES, PLAIN_FEATURES, TASKS, config, raw_config
 from training.config import ConfigError, TaskConfig, load_config, parse_config
 from training.models.mmoe import MMoEConfig
 
@@ -64,7 +64,9 @@ def test_a_day_has_three_spellings(day: object) -> None:
     assert (split.train_until, split.validate_until) == (20240502, 20240503)
 
 
-@pytest.mark.parametrize("day", ["2024-13-01", "20240230", "yesterday", 2024, True, 20240502.5, None])
+@pytest.mark.parametrize(
+    "day", ["2024-13-01", "20240230", "2024-5-2", "2024-W18-4", "yesterday", 2024, True, 20240502.5, None]
+)
 def test_what_is_no_day_is_refused(day: object) -> None:
     """The message shows the value and both spellings."""
     with pytest.raises(ConfigError, match=r"split\.train_until: .*write 2022-05-04 or 20220504"):
@@ -98,7 +100,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"tasks": [{"name": "fused"}]}, r"tasks\.fused: 'fused' names the fused score"),
     ({"tasks": [{"name": "click", "transform": "log1p"}]}, "takes no transform"),
     ({"tasks": [{"name": "click", "mask": "click"}]}, "mask is the task's own label"),
-    ({"tasks": [{"name": "click", "weight": 0}]}, r"tasks\.click\.weight: "),
+    ({"tasks": [{"name": "click", "weight": -1}]}, r"tasks\.click\.weight: "),
+    ({"tasks": [{**TASKS[0], "weight": 0}, *TASKS[1:]]}, r"tasks\.click\.weight: 0 .*nothing else trains it"),
     ({"train": {"epochs": "many"}}, r"train\.epochs: "),
     ({"train": {"learning_rate": float("inf")}}, r"train\.learning_rate: .*finite"),
     (
@@ -155,11 +158,14 @@ def test_a_value_is_replaced_by_its_path(path: Path) -> None:
     overrides = (
         "train.epochs=2", "model.name=shared_bottom", "model.bottom_hidden = [8, 4]",
         "split.train_until=2024-05-01", 'split.validate_until="2024-05-02"', "train.learning_rate=1e-4",
+        "tasks.click.gain=2", "features.rate.transform=log1p",
     )  # fmt: skip
     read = load_config(path, overrides)
     assert (read.train.epochs, read.train.learning_rate) == (2, 1e-4)
     assert (read.model.name, read.model.model_dump()["bottom_hidden"]) == ("shared_bottom", (8, 4))
     assert (read.split.train_until, read.split.validate_until) == (20240501, 20240502)
+    assert read.tasks[0].gain == 2
+    assert read.features.feature("rate").model_dump()["transform"] == "log1p"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,9 @@ def test_a_value_is_replaced_by_its_path(path: Path) -> None:
         ("=2", "write key.path=value"),
         ("train.=2", "write key.path=value"),
         ("train.epochs.first=2", "train.epochs.first: |'epochs' is no section"),
-        ("tasks.0.weight=2", "'tasks' is no section of the config"),
+        ("tasks.0.weight=2", "there is no '0' among click"),
+        ("tasks.click=2", "'click' is an entry; name a key of it too"),
+        ("tasks.click.wieght=2", r"tasks\.click\.wieght: unknown key"),
         ("train.epocs=2", r"train\.epocs: unknown key"),
         ("train=2", "train: "),
         ("train.epochs=few", r"train\.epochs: "),

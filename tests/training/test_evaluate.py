@@ -76,7 +76,7 @@ def test_a_binary_task_is_measured_where_it_has_a_label() -> None:
     """Masked rows count in no metric, whatever their score."""
     score = floats(0.9, 0.2, 0.4, 0.8, 0.8, 0.1, 0.6, 0.3)
     label = floats(1, 0, NAN, 1, 0, NAN, 0, 0)
-    found = task_metrics(LIKE, score, label, USERS)
+    found = task_metrics(LIKE, score, score, label, USERS)
     kept = ~np.isnan(label)
     p, y = score[kept].astype(float), label[kept].astype(float)
     assert found == {
@@ -93,7 +93,8 @@ def test_the_truth_is_measured_on_the_same_rows() -> None:
     """Its log loss is what a model's is held against."""
     truth = np.full(8, 0.25)
     label = floats(1, 0, NAN, 1, 0, NAN, 0, 0)
-    found = task_metrics(LIKE, floats(*[0.5] * 8), label, USERS, truth)
+    half = floats(*[0.5] * 8)
+    found = task_metrics(LIKE, half, half, label, USERS, truth)
     assert found["true_log_loss"] == pytest.approx(-(2 * math.log(0.25) + 4 * math.log(0.75)) / 6)
     assert found["log_loss"] == pytest.approx(math.log(2))
 
@@ -108,7 +109,8 @@ def test_the_truth_of_a_masked_task_is_conditional() -> None:
 @pytest.mark.parametrize("label", [0.0, 1.0, NAN], ids=["never", "always", "unknown"])
 def test_a_metric_that_does_not_exist_is_none(label: float) -> None:
     """One class has no AUC, no positives no PCOC, no labels nothing."""
-    found = task_metrics(CLICK, floats(*[0.5] * 8), floats(*[label] * 8), USERS)
+    half = floats(*[0.5] * 8)
+    found = task_metrics(CLICK, half, half, floats(*[label] * 8), USERS)
     assert found["auc"] is None
     assert found["gauc"] is None
     assert (found["log_loss"] is None) == math.isnan(label)
@@ -119,7 +121,7 @@ def test_a_metric_that_does_not_exist_is_none(label: float) -> None:
 def test_a_regression_is_measured_in_its_unit() -> None:
     """In seconds, and where the label was transformed on that scale too."""
     score, label = floats(1, 2, 3, 4, 0, 0, 0, 0), floats(1, 4, 2, NAN, 0, NAN, NAN, NAN)
-    found = task_metrics(WATCH, score, label, USERS)
+    found = task_metrics(WATCH, score, score, label, USERS)
     p, y = np.array([1.0, 2, 3, 0]), np.array([1.0, 4, 2, 0])
     assert found == {
         "mae": pytest.approx(np.abs(p - y).mean()),
@@ -129,7 +131,7 @@ def test_a_regression_is_measured_in_its_unit() -> None:
         "rows": 4,
     }
     plain = WATCH.model_copy(update={"transform": "none"})
-    assert "mae_none" not in task_metrics(plain, score, label, USERS)
+    assert "mae_none" not in task_metrics(plain, score, score, label, USERS)
 
 
 def test_the_fused_score_is_held_against_every_binary_task() -> None:
@@ -183,7 +185,7 @@ def test_an_evaluation_has_every_task_and_the_fused_score() -> None:
     formula = FusionFormula.parse(
         {"groups": [{"factors": [{"task": "click"}, {"item": "length", "weight": 2, "default": 5}]}]}
     )
-    found = evaluate(scores, log, (CLICK, LIKE), formula, encoder)
+    found = evaluate(scores, scores, log, (CLICK, LIKE), formula, encoder)
     assert list(found) == ["click", "like", "fused"]
     assert found["click"]["true_log_loss"] == pytest.approx(math.log(2))
     assert "true_log_loss" not in found["like"]
@@ -191,3 +193,13 @@ def test_an_evaluation_has_every_task_and_the_fused_score() -> None:
     length = np.array([10, 20, 5, 10, 20, 5, 5, 5])
     fused = scores["click"].astype(float) * length**2
     assert found["fused"]["gauc_click"] == pytest.approx(gauc_by_users(fused, labels["click"], USERS))
+
+
+def test_ranking_is_measured_as_it_will_serve_and_calibration_as_it_was_logged() -> None:
+    """AUC and GAUC read the served scores, log loss and PCOC the logged ones."""
+    label = floats(0, 1, 0, 1, 0, 1, 0, 1)
+    sure, wrong = floats(*(0.9 * label + 0.05)), floats(*(0.95 - 0.9 * label))
+    found = task_metrics(LIKE, sure, wrong, label, USERS)
+    assert found["auc"] == 0.0
+    assert found["pcoc"] == pytest.approx(1.0)
+    assert found["log_loss"] == pytest.approx(-np.log(0.95), rel=1e-5)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from service.bundle.columns import Texts
 from service.bundle.schema import Side
+from service.bundle.vocabulary import Vocabulary
 from tests.training import worlds
+from tests.training.worlds import Prepared
 from training.config import ConfigError, SplitConfig, TaskConfig
-from training.examples import Examples, masked_label, model_inputs, split_log, transform
+from training.examples import Examples, encode, masked_label, model_inputs, split_log, transform
 from training.impressions import Log
 
 NAN = math.nan
@@ -40,6 +44,21 @@ def test_a_label_that_the_log_lacks_is_named(task: TaskConfig, key: str) -> None
     """With the key of the config, and the labels there are."""
     with pytest.raises(ConfigError, match=rf"tasks\.{task.name}\.{key}: the log has no label .*\['click'\]"):
         masked_label(task, {"click": floats(1, 0)})
+
+
+def test_an_event_is_zero_or_one() -> None:
+    """A binary task on a number, or a mask that is one, is a slip of the config; a value is shown."""
+    labels = {"watch_s": floats(0, 12.5, NAN), "click": floats(0, 1, NAN)}
+    with pytest.raises(
+        ConfigError, match=r"tasks\.watch_s\.label: 'watch_s' holds 12\.5.*kind = 'regression'"
+    ):
+        masked_label(TaskConfig(name="watch_s"), labels)
+    with pytest.raises(
+        ConfigError, match=r"tasks\.click\.mask: 'watch_s' holds 12\.5, and an event is 0 or 1$"
+    ):
+        masked_label(TaskConfig(name="click", mask="watch_s"), labels)
+    regression = TaskConfig(name="watch_s", kind="regression", mask="click")
+    np.testing.assert_array_equal(masked_label(regression, labels), floats(NAN, 12.5, NAN))
 
 
 def test_a_transform_is_the_labels() -> None:
@@ -98,15 +117,41 @@ def test_impressions_become_tensors() -> None:
     torch.testing.assert_close(watch[clicked], labels["watch_s"][clicked].log1p())
 
 
+def rows_of(prepared: Prepared, positions: Iterable[str | None]) -> list[int]:
+    """Rows of the positions in their vocabulary."""
+    vocabulary = prepared.encoder.vocabularies["position"]
+    assert isinstance(vocabulary, Vocabulary)
+    rows: list[int] = vocabulary.rows(positions).tolist()
+    return rows
+
+
 def test_training_sees_the_position_that_was() -> None:
     """A `train_only` feature has its logged value here, though serving gives it a constant."""
     prepared = worlds.prepare(worlds.log(300), **worlds.QUICK)
     block = next(b for b in prepared.encoder.schema.layout(Side.USER).index if b.feature == "position")
     logged = prepared.examples["train"].arrays[0][:, block.slots].flatten()
     positions = prepared.parts["train"].impressions.context["position"]
-    known = prepared.encoder.vocabularies["position"].rows(positions.values)  # type: ignore[call-arg]
-    assert logged.tolist() == known.tolist()
+    assert isinstance(positions, Texts)
+    known = rows_of(prepared, positions.values)
+    assert logged.tolist() == known
     assert len(set(logged.tolist())) == 5
+
+
+def test_serving_sees_the_constant() -> None:
+    """Encoded as it would be served, every impression has the constant, and all else as it was."""
+    prepared = worlds.prepare(worlds.log(300), **worlds.QUICK)
+    impressions, layout = prepared.parts["test"].impressions, prepared.encoder.schema.layout(Side.USER)
+    logged, served = (
+        encode(prepared.encoder, impressions, prepared.config.tasks, serving=serving).arrays
+        for serving in (False, True)
+    )
+    for block in layout.index:
+        ours, theirs = (arrays[0][:, block.slots] for arrays in (served, logged))
+        if block.feature == "position":
+            assert ours.unique().tolist() == rows_of(prepared, ["0"])
+        else:
+            assert torch.equal(ours, theirs)
+    assert torch.equal(served[2], logged[2])
 
 
 def examples_of(rows: int) -> Examples:

@@ -12,19 +12,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 
+from service.bundle.columns import Numbers, Table
 from service.bundle.errors import BundleError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import agree, read_golden
 from service.bundle.manifest import TOLERANCE
+from service.bundle.snapshot import table_file, write_table
 from service.bundle.store import read_manifest, versions
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions
 from tests.training import worlds
 from tests.training.worlds import Exported
-from training.export import PARITY_ROWS, check_parity, export, golden_requests, torch_scores
+from training.export import PARITY_ROWS, check_parity, export, torch_scores
 from training.models import MultiTaskModel
 
 TABLE_BYTES = 20_001 * 16 * 4
@@ -57,6 +59,33 @@ def test_a_graph_of_other_weights_is_refused(copied: Exported, graph: str) -> No
     onnx.save_model(model, path)
     named = "flat" if graph == "flat" else "user, item and rank.*"
     with pytest.raises(BundleError, match=rf"^{named} and torch disagree: \w+ is \S+ apart at \d+ rows$"):
+        check_parity(copied.folder, copied.trained, copied.manifest)
+
+
+def test_users_that_are_mixed_up_are_refused(copied: Exported) -> None:
+    """Requests of several users in one run: each must get its own user's part."""
+    path = copied.folder / "user.onnx"
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    ends = {"starts": [-1], "ends": [-(2**31)], "axes": [0], "steps": [-1]}
+    graph.initializer.extend(numpy_helper.from_array(np.array(at), name) for name, at in ends.items())
+    for output in graph.output:
+        maker = next(node for node in graph.node if output.name in node.output)
+        maker.output[0] = f"{output.name}_in_order"
+        graph.node.append(helper.make_node("Slice", [maker.output[0], *ends], [output.name]))
+    onnx.save_model(model, path)
+    with pytest.raises(BundleError, match=r"^user, item and rank, with other requests, and torch disagree"):
+        check_parity(copied.folder, copied.trained, copied.manifest)
+
+
+def test_a_table_that_was_written_wrong_is_refused(copied: Exported) -> None:
+    """The service's encoder is made of what was written, and held against the trainer's of the log."""
+    table = copied.trained.encoder.tables["user"]
+    ages = table.columns["age"]
+    assert isinstance(ages, Numbers)
+    older = Table("user", table.keys, {**table.columns, "age": Numbers(ages.values + 1)})
+    write_table(copied.folder / table_file("user"), older)
+    with pytest.raises(BundleError, match="age of a request is not encoded as that of the log"):
         check_parity(copied.folder, copied.trained, copied.manifest)
 
 
@@ -98,20 +127,6 @@ def test_golden_scores_are_torchs(exported: Exported) -> None:
         assert all(agree(found[task], values) for task, values in scores.items())
 
 
-def test_golden_requests_cover_the_ways_of_a_request(exported: Exported) -> None:
-    """Context, an item twice, nobody, an unknown item, and one that is not as the table has it."""
-    trained = exported.trained
-    requests = golden_requests(trained.sample, trained.encoder.tables["item"])
-    assert all(request.context.keys() == {"hour", "tab", "position"} for request in requests[:-1])
-    assert all(len(set(request.item_ids)) < len(request.item_ids) for request in requests[:-1])
-    assert len({request.user_id for request in requests}) > 2
-    last = requests[-1].encode(trained.encoder)
-    assert requests[-1].user_id is None
-    assert 0 in last.item_row
-    assert last.fresh is not None
-    assert 0 in last.fresh_at
-
-
 def test_the_manifest_accounts_for_the_run(exported: Exported) -> None:
     """Tasks, state, formula, config and versions, all of it readable again."""
     manifest = read_manifest(exported.folder)
@@ -129,7 +144,8 @@ def test_the_manifest_accounts_for_the_run(exported: Exported) -> None:
         array.name.removeprefix("item_") for array in manifest.state
     ]
     assert manifest.training["split"] == {"train_until": 20240502, "validate_until": 20240503}
-    assert manifest.libraries.keys() >= {"torch", "onnx"}
+    assert manifest.training["seed"] == exported.trained.seed == 0
+    assert manifest.libraries.keys() >= {"torch", "onnx", "python"}
     assert {"user.onnx", "item.onnx", "rank.onnx", "flat.onnx", "weights.bin"} < manifest.files.keys()
 
 

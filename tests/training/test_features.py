@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,32 @@ def test_a_path_that_the_log_does_not_hold_is_refused(source: str, there: str) -
     log = little_log(items={"author": Texts(strings("abc"))}, context={"tab": Texts(strings("aaaaaa"))})
     with pytest.raises(FeatureError, match=f"{source}: is read by slip and not in the log.*{there}"):
         fitted(log, {"kind": "categorical", "name": "slip", "source": source})
+
+
+@pytest.mark.parametrize("source", ["item.click", "user.click", "context.click"])
+def test_a_label_is_no_feature(source: str) -> None:
+    """A field of the user, item or context that is called as a label is refused; a rate in a table is not."""
+    one, three, six = (Numbers(np.ones(n)) for n in (2, 3, 6))
+    log = little_log(items={"click": three}, users={"click": one}, context={"click": six})
+    stats = Table("stats", [strings("123")], {"click": three})
+    log = Log(
+        replace(log.impressions, labels={"click": np.zeros(6, np.float32)}), {**log.tables, "stats": stats}
+    )
+    with pytest.raises(FeatureError, match=f"{source}: is read by leak, and 'click' is a label"):
+        fitted(log, {"kind": "numeric", "name": "leak", "source": source})
+    fitted(
+        log, {"kind": "numeric", "name": "rate", "source": "stats.click"}, tables={"stats": ["item.item_id"]}
+    )
+
+
+def test_a_serving_constant_was_seen_in_training() -> None:
+    """Serving would otherwise use an embedding that no impression has trained."""
+    log = little_log(context={"position": Texts(strings("001122"))})
+    feature = {"kind": "categorical", "name": "position", "source": "context.position", "train_only": True}
+    fitted(log, {**feature, "serving": "0"})
+    fitted(log, {**feature, "serving": 0})
+    with pytest.raises(FeatureError, match=r"position: serving = '7' is no category .* '0', '1', '2'"):
+        fitted(log, {**feature, "serving": "7"})
 
 
 def test_a_key_that_the_log_does_not_hold_is_refused() -> None:

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoded
 from service.bundle.golden import agree
-from service.bundle.manifest import graph_inputs
+from service.bundle.manifest import TaskSpec, graph_inputs
 from service.bundle.schema import Side
 from service.engine import Engine, EngineOptions, open_session
 from tests.training.worlds import ITEMS, Exported
 from training.export import flat_arrays, torch_scores
-from training.graphs import state_arrays
+from training.graphs import Scores, state_arrays
 
 CPU = EngineOptions(provider="cpu")
 CONTEXT: dict[str, Value] = {"hour": 20, "tab": "search", "position": "3"}
@@ -116,3 +117,11 @@ def test_a_graph_keeps_nothing_of_the_machine_it_was_made_on(exported: Exported)
         assert here not in content
         assert b"stack_trace" not in content
         assert b".py" not in content
+
+
+def test_a_logarithm_is_never_served_negative_or_infinite() -> None:
+    """A label below 0 is learned as 0, so no score lies below it; and float32 holds the greatest one."""
+    task = TaskSpec(name="watch", kind="regression", event="watch", transform="log1p")
+    (scores,) = Scores([task])(torch.tensor([[-5.0, 0.0, 1.0, 1e6]]))
+    assert scores[:3].tolist() == pytest.approx([0.0, 0.0, np.e - 1])
+    assert scores.isfinite().all()

@@ -12,6 +12,7 @@ from torch import Tensor
 from training.layers import (
     BatchedLinear,
     ExpertStack,
+    Gates,
     Pooled,
     Projection,
     SideEmbedding,
@@ -157,6 +158,31 @@ def test_a_mix_equals_a_loop_over_tasks_and_experts(rows: int) -> None:
             torch.testing.assert_close(mixed[task, row], expected)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 6)])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_gates_equal_a_loop_over_gates(rows: int, hidden: tuple[int, ...], temperature: float) -> None:
+    """Each gate is a softmax over the experts, after layers of its own if it has hidden ones."""
+    gates = Gates(3, 4, hidden, temperature)
+    first = torch.randn(rows, 3 * gates.units)
+    shares = gates(first)
+    assert shares.shape == (rows, 3, 4)
+    deeper = [layer for layer in gates.deeper if isinstance(layer, BatchedLinear)]
+    assert len(deeper) == len(hidden)
+    for gate, y in enumerate(first.chunk(3, 1)):
+        for layer in deeper:
+            y = y.relu() @ layer.weight[gate] + layer.bias[gate]
+        torch.testing.assert_close(shares[:, gate], (y / temperature).softmax(1))
+
+
+def test_a_temperature_makes_gates_even_or_choosy() -> None:
+    """The largest share falls as it rises."""
+    torch.manual_seed(0)
+    first = torch.randn(500, 8)
+    largest = [Gates(2, 4, (), temperature)(first).amax(2).mean() for temperature in (0.1, 1.0, 10.0)]
+    assert largest[0] > 0.8 > largest[1] > 0.4 > largest[2]
+
+
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 3)])
 @pytest.mark.parametrize("inputs", [1, 3])
 @pytest.mark.parametrize("rows", [1, 5])
@@ -173,6 +199,14 @@ def test_towers_equal_a_loop_over_tasks(rows: int, inputs: int, hidden: tuple[in
             y = y @ layer.weight[task] + layer.bias[task]
             y = y if layer is layers[-1] else y.relu()
         torch.testing.assert_close(logits[task], y.squeeze(1))
+
+
+def test_towers_start_where_they_are_told() -> None:
+    """Without an input, every logit is the one given."""
+    towers = Towers(3, 6, (4,))
+    logits = torch.tensor([[-4.0], [0.5], [2.0]])
+    towers.start_at(logits)
+    torch.testing.assert_close(towers(torch.zeros(1, 5, 6)), logits.expand(3, 5))
 
 
 def test_experts_and_towers_start_unlike_each_other() -> None:

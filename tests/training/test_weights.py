@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,7 @@ def run(folder: Path, name: str, x: list[int]) -> list[float]:
 @pytest.mark.parametrize("raw", [True, False], ids=["bytes", "floats"])
 def test_a_large_weight_is_stored_once(tmp_path: Path, raw: bool) -> None:
     """Two graphs share it, one has another beside it, and both compute what they did."""
-    write_graphs(tmp_path, {"one": graph(LARGE, raw=raw), "two": graph(LARGE, OTHER, raw=raw)})
+    write_graphs(tmp_path, {"one": graph(LARGE, raw=raw), "two": graph(LARGE, OTHER, raw=raw)}.items())
     size = (tmp_path / WEIGHTS_FILE).stat().st_size
     assert 2 * LARGE.nbytes <= size < 2 * LARGE.nbytes + mmap.ALLOCATIONGRANULARITY
     assert all((tmp_path / f"{name}.onnx").stat().st_size < 1000 for name in ("one", "two"))
@@ -64,7 +66,7 @@ def test_a_large_weight_is_stored_once(tmp_path: Path, raw: bool) -> None:
 
 def test_a_weight_begins_on_a_page(tmp_path: Path) -> None:
     """Or it could not be mapped into memory."""
-    write_graphs(tmp_path, {"one": graph(LARGE[:-3], OTHER)})
+    write_graphs(tmp_path, {"one": graph(LARGE[:-3], OTHER)}.items())
     stored = onnx.load(tmp_path / "one.onnx", load_external_data=False).graph.initializer
     places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in stored]
     assert [place["location"] for place in places] == [WEIGHTS_FILE] * 2
@@ -74,7 +76,7 @@ def test_a_weight_begins_on_a_page(tmp_path: Path) -> None:
 
 def test_a_small_weight_stays_in_its_graph(tmp_path: Path) -> None:
     """The file of weights is there all the same, so that every bundle has the same files."""
-    write_graphs(tmp_path, {"one": graph(SMALL)})
+    write_graphs(tmp_path, {"one": graph(SMALL)}.items())
     assert (tmp_path / WEIGHTS_FILE).read_bytes() == b""
     assert run(tmp_path, "one", [0]) == [0.5]
 
@@ -82,6 +84,20 @@ def test_a_small_weight_stays_in_its_graph(tmp_path: Path) -> None:
 def test_graphs_move_together(tmp_path: Path) -> None:
     """Weights are found beside the graph, wherever the folder is moved."""
     (tmp_path / "here").mkdir()
-    write_graphs(tmp_path / "here", {"one": graph(LARGE)})
+    write_graphs(tmp_path / "here", {"one": graph(LARGE)}.items())
     (tmp_path / "here").rename(tmp_path / "there")
     assert run(tmp_path / "there", "one", [7]) == [7]
+
+
+def test_one_graph_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    """Once the next is asked for, nobody holds the one before."""
+
+    def graphs() -> Iterator[tuple[str, onnx.ModelProto]]:
+        for name in ("one", "two", "three"):
+            made = graph(LARGE)
+            alone = sys.getrefcount(made)
+            yield name, made
+            assert sys.getrefcount(made) == alone
+
+    write_graphs(tmp_path, graphs())
+    assert run(tmp_path, "three", [7]) == [7]

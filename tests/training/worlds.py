@@ -125,7 +125,7 @@ class Prepared:
     def model(self, seed: int = 0) -> MultiTaskModel:
         """A model with fresh weights."""
         torch.manual_seed(seed)
-        tasks = [task.name for task in self.config.tasks]
+        tasks = [task.spec() for task in self.config.tasks]
         return build(self.config.model, model_inputs(self.encoder.schema), tasks)
 
     def fit(self, model: MultiTaskModel, seed: int = 0) -> list[Epoch]:
@@ -137,7 +137,7 @@ class Prepared:
         """A model trained as the config says."""
         model = self.model(seed)
         self.fit(model, seed)
-        return Trained(model, self.encoder, self.config, {}, self.parts["validate"].impressions)
+        return Trained(model, self.encoder, self.config, seed, {}, self.parts["validate"].impressions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,13 @@ def load_log(config: DatasetConfig, data: Path | None = None) -> Log:
         data: folder of the dataset's files; a synthetic world has none.
 
     Raises:
-        FeatureError: the dataset reads files, and no folder is given, or a file is not what it should be.
+        FeatureError: a folder is given to a dataset that reads no files, or none to one that does; or a file
+            is not what it should be.
         OSError: a file is missing or cannot be read.
     """
     if isinstance(config, SyntheticConfig):
+        if data is not None:
+            raise FeatureError("dataset", f"{config.name} makes its log and reads no files: leave out --data")
         return synthetic.generate(config)
     if data is None:
         raise FeatureError("dataset", f"{config.name} reads files: give their folder with --data")

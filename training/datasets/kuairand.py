@@ -8,9 +8,9 @@ end before the log begins).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -130,5 +130,8 @@ def _frame(path: Path, needed: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def _texts(values: Iterable[Any]) -> Strings:
-    return strings(None if pd.isna(value) else text(value) for value in values)
+def _texts(values: pd.Series) -> Strings:
+    """The values as text, None where missing; each distinct one is spelled once."""
+    codes, known = pd.factorize(values)
+    spelled: Strings = strings([*map(text, known), None])[codes]  # None last: a missing one has the code -1
+    return spelled

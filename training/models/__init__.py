@@ -14,20 +14,30 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from service.bundle.manifest import TaskSpec
 from training.layers import Projection, SideEmbedding, Slots, Towers, embedding_table
+from training.models.esmm import ESMM, ESMMConfig, FunnelTowers, funnel
 from training.models.mmoe import MMoE, MMoEConfig
+from training.models.omoe import OMoE, OMoEConfig
+from training.models.ple import PLE, PLEConfig
 from training.models.shared_bottom import SharedBottom, SharedBottomConfig
+from training.models.single_task import SingleTask, SingleTaskConfig
 
-ModelConfig = Annotated[MMoEConfig | SharedBottomConfig, Field(discriminator="name")]
+ModelConfig = Annotated[
+    MMoEConfig | OMoEConfig | PLEConfig | ESMMConfig | SharedBottomConfig | SingleTaskConfig,
+    Field(discriminator="name"),
+]
 
 
 class Network(Protocol):
     """What a paper's file gives: an nn.Module with these."""
 
-    towers: Towers
-    """give the logits"""
     projections: nn.ModuleDict
     """of `Projection`, by name: every layer that reads the input"""
+
+    @property
+    def towers(self) -> Towers | FunnelTowers:
+        """They give the logits."""
 
     def head(self, first: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[T, B]`` from the outputs of the projections."""
@@ -75,8 +85,25 @@ class MultiTaskModel(nn.Module):
 
     def start_at(self, logits: Tensor) -> None:
         """Begin at the tasks' mean logits ``[T, 1]``: a rare task need not find its rate first."""
-        with torch.no_grad():
-            self.network.towers.last.bias.copy_(logits.unsqueeze(2))
+        self.network.towers.start_at(logits)
+
+    def ignore_constants(self, values: Sequence[Tensor]) -> None:
+        """Zero the first layers' weights of numbers that never vary in training.
+
+        The flag of a value that is never missing gets no gradient; left as drawn, its weights would move the
+        scores of every item that has no features.
+
+        Args:
+            values: the value arrays ``[B, V]`` of the sides.
+        """
+        start = 0
+        for side, value in zip((self.user, self.item, self.cross), values, strict=True):
+            constant = (value == value[:1]).all(0).nonzero().flatten()
+            rows = start + side.width - value.shape[1] + constant
+            for projection in self.projections.values():
+                with torch.no_grad():
+                    projection.weight[rows] = 0.0
+            start += side.width
 
     def forward(
         self,
@@ -132,13 +159,32 @@ class MultiTaskModel(nn.Module):
         return self.head(first)
 
 
-def build(config: ModelConfig, inputs: Inputs, tasks: Sequence[str]) -> MultiTaskModel:
+def build(config: ModelConfig, inputs: Inputs, tasks: Sequence[TaskSpec]) -> MultiTaskModel:
     """A model with fresh weights; its logits stand in the order of `tasks`."""
     widths = [slots.width(config.embedding) for slots in (inputs.user, inputs.item, inputs.cross)]
-    network: MMoE | SharedBottom
+    network: Network
     match config:
         case MMoEConfig():
             network = MMoE(config, widths, len(tasks))
+        case OMoEConfig():
+            network = OMoE(config, widths, len(tasks))
+        case PLEConfig():
+            network = PLE(config, widths, len(tasks))
+        case ESMMConfig():
+            network = ESMM(config, widths, tasks)
         case SharedBottomConfig():
             network = SharedBottom(config, widths, len(tasks))
+        case SingleTaskConfig():
+            network = SingleTask(config, widths, len(tasks))
     return MultiTaskModel(inputs, network, config.embedding, config.embedding_dropout)
+
+
+def without_loss(config: ModelConfig, tasks: Sequence[TaskSpec]) -> frozenset[str]:
+    """Names of the tasks that this model learns through the losses of others.
+
+    Raises:
+        ValueError: the model is not for these tasks.
+    """
+    if isinstance(config, ESMMConfig):
+        return frozenset(tasks[step.conditional].name for step in funnel(tasks))
+    return frozenset()

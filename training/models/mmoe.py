@@ -7,22 +7,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from training.layers import ExpertStack, Projection, Towers, mix
+from training.layers import ExpertStack, Gates, Projection, Towers, mix
 
 
 class MMoEConfig(BaseModel):
-    """Sizes of an MMoE; the last of `expert_hidden` is the width that the gates mix."""
+    """Sizes of an MMoE; the last of `expert_hidden` is the width that the gates mix.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    With experts of each task's own beside the shared ones, or in levels, an MMoE is `PLEConfig`'s.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["mmoe"] = "mmoe"
     embedding: PositiveInt = 16
     experts: PositiveInt = 8
     expert_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)
+    gate_hidden: tuple[PositiveInt, ...] = ()
+    gate_temperature: PositiveFloat = 1.0
     tower_hidden: tuple[PositiveInt, ...] = (64,)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -42,12 +46,12 @@ class MMoE(nn.Module):
 
     def __init__(self, config: MMoEConfig, widths: Sequence[int], tasks: int) -> None:
         super().__init__()
-        self.shape = (tasks, config.experts)
         hidden = config.expert_hidden
+        self.gate = Gates(tasks, config.experts, config.gate_hidden, config.gate_temperature)
         self.projections = nn.ModuleDict(
             {
                 "experts": Projection(widths, config.experts * hidden[0]),
-                "gates": Projection(widths, tasks * config.experts, gain=1.0),
+                "gates": Projection(widths, tasks * self.gate.units, gain=self.gate.gain),
             }
         )
         self.experts = ExpertStack(config.experts, hidden, config.dropout)
@@ -55,7 +59,8 @@ class MMoE(nn.Module):
 
     def gates(self, first: Mapping[str, Tensor]) -> Tensor:
         """g^k(x): how much of each expert a task takes, ``[B, T, E]``, adding up to 1 over the experts."""
-        return torch.unflatten(first["gates"], 1, self.shape).softmax(2)
+        shares: Tensor = self.gate(first["gates"])
+        return shares
 
     def head(self, first: Mapping[str, Tensor]) -> Tensor:
         """Logits ``[T, B]`` from the first layers ``experts [B, E·H]`` and ``gates [B, T·E]``."""

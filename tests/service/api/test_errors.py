@@ -37,9 +37,10 @@ SAMPLES = [
     (FeatureError("user.age", "no"), 422),
     (FusionError("click", "no"), 422),
     (errors.Overloaded(0.01), 429),
-    (errors.InferenceFailed("no"), 500),
+    (errors.InferenceFailed(), 500),
     (errors.NotReady("no"), 503),
     (errors.DeadlineExceeded(), 504),
+    (errors.NotFollowed("default", "v2", {"w": "why"}), 504),
 ]
 
 
@@ -52,6 +53,19 @@ def test_errors_become_statuses(error: Exception, status: int) -> None:
     body = FaultResponse.model_validate_json(bytes(response.body), strict=True, extra="forbid")
     assert body.error.request_id == "r"
     assert body.error.type == scope["state"]["outcome"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("error", "status"), SAMPLES, ids=lambda value: type(value).__name__)
+def test_what_the_service_is_to_blame_for_is_logged(
+    error: Exception, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault with what led to it, a refusal in a line, by the request's id; a caller's fault not."""
+    answer(Request({"type": "http", "headers": [], "state": {"request_id": "r"}}), error)
+    logged = [
+        (record.exc_info[1] if record.exc_info else None, vars(record)["request_id"])
+        for record in caplog.records
+    ]
+    assert logged == ([(error if status == 500 else None, "r")] if status >= 500 else [])
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.001, "1"), (1.0, "1"), (1.2, "2"), (30.0, "30")])

@@ -28,7 +28,7 @@ async def test_a_worker_without_a_version_is_alive_but_not_ready(tmp_path: Path)
     async with toy(tmp_path, deployed=None) as service:
         assert (await service.client.get("/livez")).status_code == 200
         ready = await service.client.get("/readyz")
-        assert (ready.status_code, ready.json()["status"]) == (503, "loading")
+        assert (ready.status_code, ready.json()["status"]) == (503, "undeployed")
         refused = await service.rank(candidates=["1"])
         assert (refused.status_code, refused.json()["error"]["type"]) == (503, "not_ready")
         assert "promote" in refused.json()["error"]["message"]
@@ -38,7 +38,7 @@ async def test_a_worker_whose_version_is_broken_says_so(tmp_path: Path) -> None:
     """It starts, is not ready, and shows the reason."""
     async with toy(tmp_path, deployed="broken") as service:
         ready = await service.client.get("/readyz")
-        assert ready.status_code == 503
+        assert (ready.status_code, ready.json()["status"]) == (503, "failed")
         assert "weights.bin was altered" in ready.json()["failed"]["broken"]
         (problem,) = ready.json()["problems"]
         assert problem.startswith("default: ")
@@ -65,6 +65,20 @@ async def test_a_draining_worker_is_unready_and_still_answers(tmp_path: Path) ->
         assert (await service.rank(candidates=["1"])).status_code == 200
 
 
+async def test_a_worker_that_still_loads_says_so(tmp_path: Path) -> None:
+    """It will be ready, without anybody's doing."""
+    async with toy(tmp_path) as service:
+        free = service.hold("down")
+        ranker = DeployedRanker(version="down")
+        deployment.update(tmp_path, lambda present: present.having("feed", ranker))
+        ready = await eventually(
+            lambda: service.client.get("/readyz"), lambda answer: answer.status_code == 503
+        )
+        assert ready.json()["status"] == "loading"
+        free.set()
+        await eventually(lambda: service.client.get("/readyz"), lambda answer: answer.status_code == 200)
+
+
 async def test_an_unreadable_deployment_is_a_problem_and_not_an_end(tmp_path: Path) -> None:
     """The worker starts and shows what is wrong with the file."""
     tmp_path.joinpath("deployment.json").write_text("{")
@@ -72,7 +86,7 @@ async def test_an_unreadable_deployment_is_a_problem_and_not_an_end(tmp_path: Pa
         ready = await eventually(
             lambda: service.client.get("/readyz"), lambda answer: answer.json()["problems"]
         )
-        assert ready.status_code == 503
+        assert (ready.status_code, ready.json()["status"]) == (503, "failed")
         assert "deployment.json" in ready.json()["problems"][0]
 
 

@@ -10,6 +10,7 @@ import pytest
 from service.bundle import deployment
 from service.bundle.deployment import DeployedRanker
 from service.bundle.fusion import FusionFormula
+from tests.service.shelf import until
 from tests.service.toy import Toy, eventually, ids, toy
 
 TOKEN = "s3cret-é"
@@ -111,6 +112,33 @@ async def test_a_later_promotion_overtakes_an_earlier_one(service: Toy) -> None:
     assert await serving_with(service) == by_status[200].json()["version"]
 
 
+async def test_a_worker_that_does_not_follow_is_an_error(tmp_path: Path) -> None:
+    """504 with the reason a worker: 200 would say that all have."""
+    async with toy(tmp_path, token=TOKEN, swap_timeout_s=0.5) as service:
+        hung = service.serving.registry.status().model_copy(
+            update={"worker": "hung", "ready": ("up", "down")}
+        )
+        deployment.report(tmp_path, hung.model_copy(update={"generation": 99}))
+        answer = await put(service, "down")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (504, "not_followed")
+        assert answer.json()["error"]["reasons"] == {"hung": "not within 0.5 s"}
+        assert await serving_with(service) == "down"
+
+
+async def test_a_worker_that_ends_lets_its_promotions_go(service: Toy) -> None:
+    """What another worker is waited for may take minutes: 503, and nothing stays staged."""
+    hung = service.serving.registry.status().model_copy(update={"worker": "hung"})
+    deployment.report(service.settings.models, hung)
+    waiting = asyncio.create_task(put(service, "down"))
+    await until(lambda: deployment.read(service.settings.models).rankers["default"].staged)
+    service.serving.drain()
+    answer = await waiting
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "not_ready")
+    assert deployment.read(service.settings.models).rankers["default"].staged is None
+    assert (await put(service, "down")).status_code == 503
+    assert await serving_with(service) == "up"
+
+
 async def test_what_there_is_not_is_404(service: Toy) -> None:
     """And the message names what there is."""
     unknown = await put(service, "no-such")
@@ -133,10 +161,10 @@ async def test_a_bad_promotion_is_422(service: Toy, body: bytes) -> None:
     assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid")
 
 
-@pytest.mark.parametrize("name", ["a%20b", ".hidden", "%2e%2e%2fup"])
-async def test_a_ranker_has_a_plain_name(service: Toy, name: str) -> None:
-    """Nothing that could be a path."""
-    assert (await put(service, "down", ranker=name)).status_code in (404, 422)
+@pytest.mark.parametrize(("name", "status"), [("a%20b", 422), (".hidden", 422), ("%2e%2e%2fup", 404)])
+async def test_a_ranker_has_a_plain_name(service: Toy, name: str, status: int) -> None:
+    """Nothing that could be a path, which is no route of ours."""
+    assert (await put(service, "down", ranker=name)).status_code == status
 
 
 async def test_a_rollback_needs_something_to_go_back_to(service: Toy) -> None:
@@ -147,7 +175,9 @@ async def test_a_rollback_needs_something_to_go_back_to(service: Toy) -> None:
 
 async def test_models_are_listed_with_their_state(service: Toy) -> None:
     """What each is, who serves it, and why one does not load."""
-    await put(service, "broken")
+    refused = (await put(service, "broken")).json()["error"]
+    unstaged = deployment.read(service.settings.models).generation
+    await until(lambda: service.serving.registry.status().generation == unstaged)
     (broken, down, up) = (await service.client.get("/v1/models")).json()["models"]
     assert (up["version"], up["state"], up["rankers"], up["tasks"]) == (
         "up",
@@ -156,7 +186,9 @@ async def test_models_are_listed_with_their_state(service: Toy) -> None:
         ["click", "watch"],
     )
     assert (down["version"], down["state"]) == ("down", "stored")
-    assert broken["version"] == "broken"
+    assert (broken["version"], broken["state"]) == ("broken", "failed")
+    assert broken["problem"] in refused["reasons"].values()
+    assert (await service.client.get("/readyz")).json()["failed"] == {"broken": broken["problem"]}
 
 
 async def test_a_model_shows_what_it_claims(service: Toy) -> None:

@@ -99,7 +99,7 @@ BAD = [
     (b'{"candidates": [1], "user": {"age": NaN}}', 422, "user.age"),
     (b'{"candidates": [{"id": 1, "features": {"duration": 1e999}}]}', 422, "candidates[0].features.duration"),
     (b'{"candidates": [1], "user": {"age": "old"}}', 422, "user.age"),
-    (b'{"candidates": [{"id": 1, "features": {"duration": [1]}}]}', 422, "item.duration"),
+    (b'{"candidates": [{"id": 1, "features": {"duration": [1]}}]}', 422, "candidates[0].features.duration"),
     (b'{"candidates": [1], "ranker": "no-such"}', 404, None),
     (b'{"candidates": [1], "fusion": {"groups": [{"factors": [{"task": "no-such"}]}]}}', 422, "fusion"),
     (
@@ -128,7 +128,7 @@ async def test_bad_input_is_the_callers_fault(
 async def test_a_numeric_feature_of_any_size_is_answered(service: Toy) -> None:
     """The largest float that JSON can carry is a number, and no 500."""
     answer = await service.rank(user={"age": 1e308}, context={"hour": -1e308}, candidates=[1, 2])
-    assert answer.status_code in (200, 422)
+    assert answer.status_code == 200
 
 
 async def test_a_formula_of_the_requests_own_needs_the_operators_leave(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.toy import POISON_AGE, Toy, ids, toy
+from tests.service.toy import POISON_AGE, RUNTIME_AGE, Toy, ids, toy
 
 CANDIDATES = ["3", "7", "1", "5"]
 
@@ -37,6 +37,17 @@ async def test_a_poisonous_request_harms_no_neighbour(service: Toy) -> None:
     assert "secret" not in poisoned.text
     assert poisoned.json()["error"]["request_id"] == poisoned.headers["x-request-id"]
     assert max(model.runs) == 3
+
+
+async def test_what_the_runtime_says_is_the_logs(service: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller reads one sentence and an id; under that id the log has the cause."""
+    answer = await service.rank(candidates=CANDIDATES, user={"age": RUNTIME_AGE})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (500, "inference_failed")
+    assert "node" not in error["message"]
+    (record,) = (record for record in caplog.records if record.exc_info)
+    assert vars(record)["request_id"] == error["request_id"]
+    assert "node /rank/Gather" in caplog.text
 
 
 async def test_too_many_waiting_rows_are_refused_at_once(tmp_path: Path) -> None:

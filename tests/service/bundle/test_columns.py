@@ -57,7 +57,9 @@ def test_kind_of_column() -> None:
     assert isinstance(column_of([1, "a", None], "f"), Texts)
     assert isinstance(column_of([True], "f"), Texts)
     assert isinstance(column_of([None, ["a"], "b"], "f"), Lists)
-    assert column_of([], "f") is not None
+    nothing = column_of([], "f")
+    assert isinstance(nothing, Numbers)
+    assert len(nothing) == 0
 
 
 def meaning(column: Column, row: int) -> list[Any]:

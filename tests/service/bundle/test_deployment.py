@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.bundle.deployment import (
+    BURIED_S,
     STALE_S,
     DeployedRanker,
     Deployment,
@@ -38,6 +39,12 @@ def told(worker: str, **changes: object) -> WorkerStatus:
         worker=worker, pid=os.getpid(), host=this_host(), started=now, heartbeat=now, generation=1
     )
     return status.model_copy(update=changes)
+
+
+def age(models: Path, worker: str, seconds: float) -> None:
+    """Let its status file have been written so long ago."""
+    then = time.time() - seconds
+    os.utime(models / ".workers" / f"{worker}.json", (then, then))
 
 
 def dead_pid() -> int:
@@ -176,11 +183,48 @@ def test_unreadable_reports_are_passed_over(tmp_path: Path) -> None:
 def test_who_is_alive(tmp_path: Path) -> None:
     """Alive is who has a fresh heartbeat and a process; of other hosts only the first is known."""
     report(tmp_path, told("alive"))
-    report(tmp_path, told("hung", heartbeat=time.time() - STALE_S - 1))
+    report(tmp_path, told("hung"))
+    age(tmp_path, "hung", STALE_S + 1)
     report(tmp_path, told("dead", pid=dead_pid()))
     report(tmp_path, told("elsewhere", host="elsewhere", pid=dead_pid()))
     report(tmp_path, told("init", pid=1))
     assert [status.worker for status in live(tmp_path)] == ["alive", "elsewhere", "init"]
+
+
+@pytest.mark.parametrize("wrong_s", [-500, 500])
+def test_the_clocks_of_hosts_may_differ(tmp_path: Path, wrong_s: float) -> None:
+    """How old a heartbeat is the file system's clock says, and not the one that wrote it."""
+    report(tmp_path, told("far", host="far", heartbeat=time.time() + wrong_s))
+    report(tmp_path, told("silent", host="far", heartbeat=time.time() + wrong_s))
+    age(tmp_path, "silent", STALE_S + 1)
+    assert [status.worker for status in live(tmp_path)] == ["far"]
+
+
+def test_what_nobody_wrote_to_for_long_is_buried(tmp_path: Path) -> None:
+    """Whatever host it came from, and whether it can be read or not."""
+    for worker in ("far", "older"):
+        report(tmp_path, told(worker, host="elsewhere"))
+    (tmp_path / ".workers" / "torn.json").write_text("{")
+    for worker in ("older", "torn"):
+        age(tmp_path, worker, BURIED_S + 1)
+    bury(tmp_path)
+    assert [path.name for path in (tmp_path / ".workers").glob("*.json")] == ["far.json"]
+
+
+def test_what_is_staged_ends_with_its_time() -> None:
+    """As if it was unstaged: a ranker that never served goes with it."""
+    deployed = Deployment(
+        rankers={
+            "default": DeployedRanker(version="v1", staged="v2", staged_until=100.0),
+            "feed": DeployedRanker(staged="v2", staged_until=100.0),
+            "related": DeployedRanker(version="v1", staged="v2"),
+        }
+    )
+    assert deployed.as_of(99.0) == deployed
+    later = deployed.as_of(101.0)
+    assert later.rankers.keys() == {"default", "related"}
+    assert later.rankers["default"] == DeployedRanker(version="v1")
+    assert later.rankers["related"].staged == "v2"
 
 
 def test_the_dead_are_buried(tmp_path: Path) -> None:

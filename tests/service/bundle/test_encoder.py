@@ -231,12 +231,25 @@ def test_attribute() -> None:
     np.testing.assert_array_equal(
         ENCODER.attribute("length", rows, inline), [length.at(4), np.nan, 9.5, np.nan]
     )
-    np.testing.assert_array_equal(ENCODER.attribute("nothing", rows, {0: {"nothing": 3}}), [3] + [np.nan] * 3)
+    np.testing.assert_array_equal(
+        ENCODER.attribute("length", rows, {0: {"item.length": 3}}),
+        [3, np.nan, *[length.at(n) for n in (5, 4)]],
+    )
     np.testing.assert_array_equal(
         ENCODER.attribute("length", rows, {}), ENCODER.attribute("length", rows, {1: {}})
     )
-    with pytest.raises(FeatureError, match=r"^item\.length: expected a number, got 'long'"):
-        ENCODER.attribute("length", rows, {0: {"length": "long"}})
+    with pytest.raises(
+        FeatureError, match=r"^candidates\[2\]\.features\.length: expected a number, got 'long'"
+    ):
+        ENCODER.attribute("length", rows, {0: {"length": "9"}, 2: {"length": "long"}, 3: {"length": [1]}})
+
+
+def test_attributes_are_numbers() -> None:
+    """Nothing else can be read by a formula: neither text nor a list, nor what is not there."""
+    assert ENCODER.attributes == {"length", "clicks_1h"}
+    for name in ("author", "tags", "cover", "nothing"):
+        with pytest.raises(FeatureError, match=rf"^item\.{name}: is no item field of numbers"):
+            ENCODER.attribute(name, ENCODER.item_rows(["4"]), {})
 
 
 def test_user_rows() -> None:

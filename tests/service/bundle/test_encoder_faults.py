@@ -1,5 +1,6 @@
 """Bad input to the encoder: absurd values, and bundles whose parts do not belong together."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_nothing_out_of_range_reaches_a_graph(
     else:
         assert_in_range(rows_of(ENCODER, encoded))
         return
-    assert fault.field.partition(".")[0] in ("user", "context", "item", *ENCODER.schema.tables)
+    heads = ("user", "context", *(f"candidates[{at}]" for at in by_position), *ENCODER.schema.tables)
+    assert fault.field.partition(".")[0] in heads
     assert len(str(fault)) < 200
 
 
@@ -110,9 +112,17 @@ def test_a_fault_names_its_field() -> None:
     for request, field in (
         (("1", {"age": "old"}, {}, ["1"], {}), "user.age"),
         (("1", {}, {"tab": ["a"]}, ["1"], {}), "context.tab"),
-        (("1", {}, {}, ["1", "2"], {1: {"cover": [1]}}), "item.cover"),
-        (("1", {}, {}, ["1"], {0: {"user_author.rate": "high"}}), "user_author.rate"),
-        (("1", {}, {}, ["1"], {0: {"author": ["a", "b"]}}), "item.author"),
+        (("1", {}, {}, ["1", "2"], {1: {"cover": [1]}}), "candidates[1].features.cover"),
+        (
+            ("1", {}, {}, list("1234"), {n: {"length": x} for n, x in enumerate([3, "4", "x", "y"])}),
+            "candidates[2].features.length",
+        ),
+        (
+            ("1", {}, {}, ["1"], {0: {"user_author.rate": "high"}}),
+            "candidates[0].features.user_author.rate",
+        ),
+        (("1", {}, {}, ["1"], {0: {"item.author": ["a", "b"]}}), "candidates[0].features.item.author"),
+        (("1", {}, {}, ["1"], {0: {"length": math.inf}}), "candidates[0].features.length"),
     ):
         with pytest.raises(FeatureError) as raised:
             ENCODER.request(*request)

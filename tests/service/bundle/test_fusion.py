@@ -175,7 +175,9 @@ def test_unknown_names() -> None:
     fused = formula({"task": "clik"}, {"item": "item.length", "default": 1})
     with pytest.raises(FusionError, match=r"clik: unknown task; this version has: click, like"):
         fused.check(["like", "click"], ["item.length"])
-    with pytest.raises(FusionError, match=r"item\.length: unknown item attribute; this version has: none"):
+    with pytest.raises(
+        FusionError, match=r"item\.length: unknown item attribute of numbers; this version has: none"
+    ):
         fused.check(["clik"], [])
     fused.check(["clik", "other"], ["item.length"])
 

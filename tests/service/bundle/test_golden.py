@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from service.bundle.errors import BundleError
 from service.bundle.golden import (
@@ -19,6 +20,8 @@ from service.bundle.golden import (
     read_golden,
     write_golden,
 )
+from service.bundle.manifest import Manifest
+from tests.tiny import write_tiny
 from tests.tiny_features import tiny_encoder, tiny_requests
 
 REQUESTS = (
@@ -98,3 +101,12 @@ def test_what_proves_nothing_is_refused(tmp_path: Path) -> None:
         (tmp_path / REQUESTS_FILE).write_text(content)
         with pytest.raises(BundleError, match=r"golden\.json cannot be read"):
             read_golden(tmp_path)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, 0.2, math.inf, math.nan])
+def test_a_tolerance_that_proves_nothing_is_refused(tmp_path: Path, tolerance: float) -> None:
+    """A bundle cannot state that any score will do, nor that none will."""
+    manifest = write_tiny(tmp_path, "v1").manifest.model_dump()
+    with pytest.raises(ValidationError, match="tolerance"):
+        Manifest.model_validate({**manifest, "tolerance": tolerance})
+    assert Manifest.model_validate({**manifest, "tolerance": 0.1}).tolerance == 0.1

@@ -3,16 +3,35 @@
 import numpy as np
 import pytest
 
-from service.bundle.rows import CHUNK, Columns, table_rows
+from service.bundle.columns import Lists, Numbers, Table, Texts, strings
+from service.bundle.pieces import PIECE
+from service.bundle.rows import Columns, table_rows
 from service.bundle.schema import Block, Layout
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
+def numbered(n: int) -> Texts:
+    """Texts "0", "1" …"""
+    return Texts(strings(map(str, range(n))))
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE])
 def test_table_rows(size: int) -> None:
     """The chunks hold every row once, the unknown one first and the last one too."""
-    chunks = list(table_rows(size))
-    assert all(0 < len(chunk) <= CHUNK for chunk in chunks)
+    chunks = list(table_rows(Table("t", [numbered(size).values], {"n": Numbers(np.zeros(size))})))
+    assert all(0 < len(chunk) <= PIECE for chunk in chunks)
     np.testing.assert_array_equal(np.concatenate(chunks), np.arange(size + 1))
+
+
+def test_table_rows_are_cut_by_the_values_of_their_lists() -> None:
+    """A chunk of long lists has few rows: encoding it looks up so many values as any other does."""
+    lengths = np.random.default_rng(0).integers(0, 120, 2000)
+    lengths[7] = 3 * PIECE
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    lists = Lists(numbered(offsets[-1]).values, offsets)
+    chunks = list(table_rows(Table("t", [numbered(2000).values], {"recent": lists})))
+    np.testing.assert_array_equal(np.concatenate(chunks), np.arange(2001))
+    values = [lengths[rows[rows > 0] - 1] for rows in chunks]
+    assert all(inside.sum() - inside.max() <= PIECE for inside in values if len(inside))
 
 
 def test_rows_are_copied_and_compared() -> None:

@@ -41,10 +41,11 @@ REFUSED: list[tuple[str, list[Declared], dict[str, list[str]]]] = [
     (r"nowhere\.x: reads no known table; declare \[tables.nowhere\]", [{**AGE, "source": "nowhere.x"}], {}),
     ("age: only an item feature can be live; user.age is not one", [{**AGE, "live": True}], {}),
     ("age: only a context feature can be train_only", [{**AGE, "train_only": True}], {}),
-    ("position: has a serving constant, which needs train_only", [{**POSITION, "serving": 1}], {}),
+    ("position: train_only = true and a serving constant need", [{**POSITION, "serving": 1}], {}),
+    ("position: train_only = true and a serving constant need", [{**POSITION, "train_only": True}], {}),
     (
         "position: train_only and serving must be those of 'place'",
-        [{**POSITION, "train_only": True}, {**POSITION, "name": "place"}],
+        [{**POSITION, "train_only": True, "serving": 0}, {**POSITION, "name": "place"}],
         {},
     ),
     ("recent: cannot share 'age', which has no vocabulary", [AGE, {**RECENT, "share": "age"}], {}),

@@ -2,6 +2,7 @@
 
 from datetime import date
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,3 +270,9 @@ def test_no_video_comes_twice_in_a_request(log: Log) -> None:
     """A request shows different videos, from position 0 down."""
     shown = log.impressions.item_id.reshape(-1, 10)
     assert all(len(set(request)) == 10 for request in shown.tolist())
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    """Nobody must take a made-up log for the one in the folder."""
+    with pytest.raises(FeatureError, match="synthetic makes its log and reads no files: leave out --data"):
+        load_log(SMALL, tmp_path)

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.training.models.test_models import INPUTS, features, model_of
-from training.layers import BatchedLinear, Slots
+from tests.training.models.loops import deep, read, tower
+from tests.training.models.test_models import INPUTS, TASKS, features, model_of
+from training.layers import Slots
 from training.losses import MultiTaskLoss
 from training.metrics import correlation, log_loss
 from training.models import Inputs, MultiTaskModel, build
@@ -20,32 +21,20 @@ from training.models.mmoe import MMoE, MMoEConfig
 CONFIG = MMoEConfig(embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,))
 
 
-def deep(module: torch.nn.Module, of: int, x: Tensor) -> Tensor:
-    """Layers number `of` of a stack of batched layers, a ReLU after each."""
-    for layer in module.modules():
-        if isinstance(layer, BatchedLinear):
-            x = (x @ layer.weight[of] + layer.bias[of]).relu()
-    return x
-
-
 def test_mmoe_equals_the_paper_written_as_loops() -> None:
     """y_k = h_k(Σ_i softmax(W_gk x)_i f_i(x)), a loop over tasks and one over experts."""
     model = model_of(CONFIG)
     network = cast(MMoE, model.network)
     batch = features(INPUTS, 5)
-    sides = zip((model.user, model.item, model.cross), (batch[:2], batch[2:4], batch[4:]), strict=True)
-    x = torch.cat([side(*arrays) for side, arrays in sides], 1)
+    x = read(model, batch)
     first = model.projections["experts"](x)
     experts = [deep(network.experts, i, first[:, 6 * i : 6 * (i + 1)].relu()) for i in range(3)]
     gates = model.projections["gates"](x)
-    hidden = [layer for layer in network.towers.hidden if isinstance(layer, BatchedLinear)]
-    last = network.towers.last
     logits = model(*batch)
     for task in range(3):
         gate = gates[:, 3 * task : 3 * (task + 1)].softmax(1)
         mixed = torch.stack([gate[:, i, None] * experts[i] for i in range(3)]).sum(0)
-        tower = deep(torch.nn.ModuleList(hidden), task, mixed)
-        torch.testing.assert_close(logits[task], (tower @ last.weight[task] + last.bias[task])[:, 0])
+        torch.testing.assert_close(logits[task], tower(network.towers, task, mixed))
 
 
 def test_gates_share_a_row_out_among_the_experts() -> None:
@@ -96,7 +85,7 @@ def test_mmoe_learns_three_unlike_tasks() -> None:
     torch.manual_seed(1)
     inputs = Inputs(12, Slots(singles=(0,)), Slots(singles=(6,)), Slots(values=1))
     config = MMoEConfig(embedding=8, experts=4, expert_hidden=(32, 16), tower_hidden=(16,))
-    model = build(config, inputs, ("click", "like", "watch"))
+    model = build(config, inputs, TASKS)
     train(model, steps=300)
     batch, labels, truth = world(20_000, seed=10_000)
     with torch.no_grad():

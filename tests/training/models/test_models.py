@@ -9,16 +9,34 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from service.bundle.manifest import TaskSpec
 from tests.training.test_layers import ROWS, arrays, sides
 from training.layers import Pooled, Slots
 from training.models import Inputs, ModelConfig, MultiTaskModel, build
+from training.models.esmm import ESMMConfig
 from training.models.mmoe import MMoEConfig
+from training.models.omoe import OMoEConfig
+from training.models.ple import PLEConfig
 from training.models.shared_bottom import SharedBottomConfig
+from training.models.single_task import SingleTaskConfig
 
-TASKS = ("click", "long_view", "watch_time")
+TASKS = (
+    TaskSpec(name="click", kind="binary", event="click"),
+    TaskSpec(name="like_given_click", kind="binary", event="like", given="click"),
+    TaskSpec(name="like", kind="binary", event="like"),
+)
+"""which make a funnel, for models that want one"""
 CONFIGS = (
     MMoEConfig(embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)),
     MMoEConfig(embedding=4, experts=2, expert_hidden=(5,), tower_hidden=()),
+    MMoEConfig(embedding=4, experts=3, expert_hidden=(5,), gate_hidden=(6, 5), gate_temperature=2.0),
+    OMoEConfig(embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)),
+    PLEConfig(embedding=4, specific_experts=2, shared_experts=3, levels=((6, 5),)),
+    PLEConfig(embedding=4, specific_experts=1, shared_experts=2, levels=((6,), (9, 8), (12,))),
+    PLEConfig(embedding=4, specific_experts=0, shared_experts=3, levels=((6,), (8,)), gate_hidden=(6,)),
+    ESMMConfig(embedding=4, hidden=(6, 5)),
+    ESMMConfig(embedding=4, hidden=(6,), variant="division"),
+    SingleTaskConfig(embedding=4, hidden=(6, 5)),
     SharedBottomConfig(embedding=4, bottom_hidden=(6, 5), tower_hidden=(4,)),
     SharedBottomConfig(embedding=4, bottom_hidden=(5,), tower_hidden=()),
 )
@@ -91,6 +109,7 @@ def test_a_row_alone_scores_as_among_others(config: ModelConfig) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_parameter_is_trained(config: ModelConfig) -> None:
     """No weight of a model is left without a gradient from all tasks together."""
+    torch.manual_seed(0)
     model = model_of(config)
     model(*features(INPUTS, 64)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -149,3 +168,18 @@ def test_a_config_names_its_architecture() -> None:
         adapter.validate_python({"name": "mlp"})
     with pytest.raises(ValidationError, match="at least 1 item"):
         MMoEConfig(expert_hidden=())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_number_that_never_varied_moves_no_score(config: ModelConfig) -> None:
+    """After `ignore_constants`, only the columns that vary in training weigh in the first layers."""
+    model, seen = model_of(config), features(INPUTS, 6)
+    values = [seen[1].clone(), seen[3].clone(), seen[5].clone()]
+    values[0][:, 1] = values[1][:, 0] = 0.0  # a flag of the user's and one of the item's, never set
+    model.ignore_constants(values)
+    first = [values[0] if at == 1 else values[1] if at == 3 else array for at, array in enumerate(seen)]
+    flagged = [array.clone() for array in first]
+    flagged[1][:, 1] = flagged[3][:, 0] = 1.0
+    torch.testing.assert_close(model(*flagged), model(*first))
+    flagged[1][:, 0] += 1.0
+    assert not torch.allclose(model(*flagged), model(*first))

@@ -6,9 +6,8 @@ from typing import cast
 
 import torch
 
-from tests.training.models.test_mmoe import deep
+from tests.training.models.loops import deep, read, tower
 from tests.training.models.test_models import INPUTS, features, model_of
-from training.layers import BatchedLinear
 from training.models.shared_bottom import SharedBottom, SharedBottomConfig
 
 
@@ -17,12 +16,7 @@ def test_shared_bottom_equals_its_layers_written_as_loops() -> None:
     model = model_of(SharedBottomConfig(embedding=4, bottom_hidden=(6, 5), tower_hidden=(4,)))
     network = cast(SharedBottom, model.network)
     batch = features(INPUTS, 5)
-    sides = zip((model.user, model.item, model.cross), (batch[:2], batch[2:4], batch[4:]), strict=True)
-    x = torch.cat([side(*arrays) for side, arrays in sides], 1)
-    bottom = deep(network.bottom, 0, model.projections["bottom"](x).relu())
-    hidden = [layer for layer in network.towers.hidden if isinstance(layer, BatchedLinear)]
-    last = network.towers.last
+    bottom = deep(network.bottom, 0, model.projections["bottom"](read(model, batch)).relu())
     logits = model(*batch)
     for task in range(3):
-        tower = deep(torch.nn.ModuleList(hidden), task, bottom)
-        torch.testing.assert_close(logits[task], (tower @ last.weight[task] + last.bias[task])[:, 0])
+        torch.testing.assert_close(logits[task], tower(network.towers, task, bottom))
