@@ -242,7 +242,7 @@ async def test_staged_version_must_fit_the_deployed_fusion(tmp_path: Path, shelf
     deploy(tmp_path, "feed", staged="v1", fusion=BUY)
     deploy(tmp_path, staged="v1", fusion=CLICK)
     async with opened(worker(tmp_path, shelf)) as registry:
-        await until(lambda: registry.status().ready == ("v1",))
+        await until(lambda: registry.status().ready == ("v1",) and bool(registry.status().unfit))
         assert registry.status().unfit.keys() == {"feed"}
         assert "buy: unknown task" in registry.status().unfit["feed"]
         assert registry.failed == {}
