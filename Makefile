@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { printf '\nInstallation failed; the end of .venv/setup.log:\n'; tail -n 20 .venv/setup.log; exit 1; }
 	@touch $@
 
-demo: setup  ## train, serve, rank, swap; ONCE=1 ends after that, DATA=dir trains on a log of your own
+demo: setup  ## train, serve, rank, swap; ONCE=1 ends after that, DATA=dir trains on KuaiRand in its stead
 	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(DATA),--data '$(DATA)')
 
 test: setup redis  ## all tests, with the branch coverage of service/; ARGS goes to pytest in its place
