@@ -198,6 +198,7 @@ async def test_ctrl_c_skips_the_grace() -> None:
 async def test_a_second_signal_kills() -> None:
     """Nobody is held up against their will; the exit code tells that it was not clean."""
     async with serving(grace_s=600) as service:
+        assert (await service.get("/")).status == 200  # one that has not yet begun to serve ends at once
         service.process.send_signal(signal.SIGTERM)
         await service.logged("SIGTERM")
         service.process.send_signal(signal.SIGTERM)
