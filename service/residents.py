@@ -6,17 +6,17 @@ Knows no ranker and no deployment. Belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from service import heap
 from service.bundle.errors import BundleError
 
 if TYPE_CHECKING:
@@ -182,10 +182,4 @@ def _end(resident: Resident) -> None:
     """Close a model and drop the last reference to it, here in a thread: millions of objects may go."""
     resident.model.close()
     del resident.model
-    _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    """Return what the heap has free to the system; glibc would keep it."""
-    with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    heap.give_back()

@@ -22,6 +22,8 @@ from typing import Any
 
 import uvicorn
 
+from service import heap
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -40,6 +42,7 @@ def run_worker(app: App, sock: socket.socket, *, drain_grace_s: float, on_drain:
     """
     # A version that loads beside the requests is Python too: the loop must not wait 5 ms each time it wakes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    heap.keep_large_blocks_apart()
     _Server(app, drain_grace_s, on_drain).run([sock])
 
 

@@ -33,7 +33,7 @@ from tests.layering.state import module_state
 ROOT = Path(__file__).parent.parent
 
 # cli -> supervisor -> app -> api -> ranker -> registry -> model -> batcher, engine: all know what follows
-FLOOR = {"bundle", "errors", "telemetry"}
+FLOOR = {"bundle", "errors", "heap", "telemetry"}
 MODEL = FLOOR | {"batcher", "engine"}
 RESIDENTS = MODEL | {"model"}
 REGISTRY = RESIDENTS | {"residents", "plan"}
@@ -55,13 +55,14 @@ LAYERS: dict[str, set[str]] = {
     "versions": {"bundle", "errors"},
     "plan": {"bundle", "errors"},  # a pure function
     "wire": {"bundle", "errors"},
-    "worker": set(),  # runs an app that it is given
+    "worker": {"heap"},  # runs an app that it is given
     "settings": {"wire"},  # the hard limits of what travels
     "engine": {"bundle", "errors"},  # returns its timings instead of knowing telemetry
     "batcher": {"errors"},
     "loadtest": set(),  # a client of the HTTP API, and of nothing else
     "bundle": set(),
     "errors": set(),
+    "heap": set(),
     "telemetry": set(),
     "logs": set(),
 }
