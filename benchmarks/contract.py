@@ -13,31 +13,25 @@ from __future__ import annotations
 import argparse
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.machine import describe
-from service.bundle.columns import Column, Numbers, Table, as_texts, strings
 from service.engine import EngineOptions, open_session
 from service.model import Model, ModelOptions
+from training.aggregates import with_aggregates
 from training.config import load_config
 from training.datasets import load_log
 from training.examples import encode, model_inputs, split_log
 from training.export import Trained, check_parity, export, flat_arrays
 from training.features import fit_features
 from training.fit import fit
-from training.impressions import Log
 from training.models import build
 
 CONFIG = Path(__file__).with_suffix(".toml")
-RATES = ("click", "like")
-PRIOR = 20.0
-"""impressions that the mean rate counts for in a smoothed rate"""
 ROUNDS = 300
 CANDIDATES = 500
 
@@ -60,46 +54,11 @@ def main() -> None:
         _measure(model, folder, trained, arguments.rounds)
 
 
-def with_rates(log: Log, until: int) -> Log:
-    """The log with tables of smoothed rates by author and by video, as of the day `until`.
-
-    Every impression brings the rates of the days before its own, so that none sees its own label.
-    """
-    impressions, items = log.impressions, log.tables["item"]
-    author = as_texts(items.columns["author_id"].pick(items.rows(impressions.item_id)), "item.author_id")
-    tables, inline = dict(log.tables), dict(impressions.inline)
-    for name, key in (("author_stats", author), ("video_stats", impressions.item_id)):
-        known, code = np.unique(key.astype(str), return_inverse=True)
-        columns: dict[str, Column] = {}
-        for label in RATES:
-            final, before = _rates(code, len(known), impressions.day, impressions.labels[label], until)
-            columns[label] = Numbers(final)
-            inline[f"{name}.{label}"] = Numbers(before)
-        tables[name] = Table(name, [strings(known.tolist())], columns)
-    return Log(replace(impressions, inline=inline), tables)
-
-
-def _rates(
-    code: NDArray[np.int64], keys: int, day: NDArray[np.int32], label: NDArray[np.float32], until: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Smoothed rates ``[keys]`` as of `until`, and for each row those of the days before its own."""
-    seen, positive = np.zeros(keys), np.zeros(keys)
-    prior = PRIOR * float(label[day <= until].mean())
-    before = np.empty(len(code))
-    for today in np.unique(day):
-        rows = day == today
-        before[rows] = ((positive + prior) / (seen + PRIOR))[code[rows]]
-        if today <= until:
-            seen += np.bincount(code[rows], minlength=keys)
-            positive += np.bincount(code[rows], label[rows], minlength=keys)
-    return (positive + prior) / (seen + PRIOR), before
-
-
 def _train(data: Path, models: Path) -> tuple[Trained, Path]:
     config = load_config(CONFIG)
     torch.manual_seed(0)
-    log = with_rates(load_log(config.dataset, data), config.split.train_until)
-    parts = split_log(log, config.split)
+    parts = split_log(load_log(config.dataset, data), config.split)
+    parts = with_aggregates(parts, config.aggregates, config.features)
     encoder = fit_features(config.features, parts["train"])
     examples = {
         name: encode(encoder, parts[name].impressions, config.tasks) for name in ("train", "validate")

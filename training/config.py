@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,27 +19,20 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from service.bundle.errors import FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.kinds import Name
 from service.bundle.manifest import TaskSpec, graph_inputs
 from service.bundle.schema import FeatureSchema, Side
+from training.aggregates import AggregateConfig
 from training.datasets import DatasetConfig
+from training.faults import told
+from training.histories import HistoryConfig
 from training.models import ModelConfig, without_loss
 
 FUSED = "fused"
 """stands for the fused score where metrics are named by task"""
-
-PLAINLY = {
-    "extra_forbidden": "unknown key",
-    "missing": "is missing",
-    "too_short": "needs at least {min_length} of them",
-    "union_tag_not_found": "{discriminator} is missing",
-    "union_tag_invalid": "{discriminator} is {tag!r}; there is {expected_tags}",
-}
-"""what pydantic's types of faults mean in a config"""
 
 
 class ConfigError(ValueError):
@@ -156,6 +149,8 @@ class TrainingConfig(BaseModel):
 
     dataset: DatasetConfig
     split: SplitConfig
+    aggregates: tuple[AggregateConfig, ...] = ()
+    histories: tuple[HistoryConfig, ...] = ()
     features: FeatureSchema
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     model: ModelConfig
@@ -167,6 +162,11 @@ class TrainingConfig(BaseModel):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks: names come twice in {names}")
+        for aggregate in self.aggregates:
+            if self.features.tables[aggregate.name] != aggregate.key:
+                raise ValueError(
+                    f"aggregates.{aggregate.name}: [tables] has one of that name; rename it"
+                )
         for side in (Side.USER, Side.ITEM):
             if not graph_inputs(self.features, side):
                 raise ValueError(
@@ -214,46 +214,28 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
 def parse_config(raw: Mapping[str, Any], name: str) -> TrainingConfig:
     """A config from plain values. `features` and `tables` stand beside each other in the file.
 
+    An aggregate is a table like another to the features.
+
     Raises:
         ConfigError: a key is unknown, missing or wrong.
     """
     plain = dict(raw)
-    plain["features"] = {"features": plain.get("features", []), "tables": plain.pop("tables", {})}
+    tables = {**_keys_of(plain.get("aggregates")), **plain.pop("tables", {})}
+    plain["features"] = {"features": plain.get("features", []), "tables": tables}
     try:
         return TrainingConfig.model_validate(plain)
     except ValidationError as error:
-        told = [_told(fault, plain) for fault in _first_causes(error.errors())]
-        raise ConfigError("\n  ".join([f"{name}:", *told])) from None
+        raise ConfigError("\n  ".join([f"{name}:", *told(error, plain)])) from None
 
 
-def _told(fault: ErrorDetails, raw: Any) -> str:
-    """What is wrong, in one line: the key as the file spells it, an entry of an array by its name."""
-    path: list[str] = []
-    for step in fault["loc"]:
-        if isinstance(raw, Mapping) and step not in raw and step in (raw.get("kind"), raw.get("name")):
-            continue  # which kind of feature, model or dataset it is; no key of the file
-        try:
-            raw = raw[step]
-        except (KeyError, IndexError, TypeError):
-            raw = None
-        name = raw.get("name") if isinstance(step, int) and isinstance(raw, Mapping) else None
-        path.append(str(name or step))
-    if path[:2] in (["features", "features"], ["features", "tables"]):
-        path.pop(0)
-    what = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] in PLAINLY:
-        what = PLAINLY[fault["type"]].format(**fault.get("ctx", {}))
-    return f"{'.'.join(path)}: {what}" if path else what
-
-
-def _first_causes(faults: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Without the arrays that are too short only because what is in them is wrong."""
-    for fault in faults:
-        inside = any(
-            other["loc"][: len(fault["loc"])] == fault["loc"] for other in faults if other is not fault
-        )
-        if fault["type"] != "too_short" or not inside:
-            yield fault
+def _keys_of(aggregates: Any) -> dict[str, Any]:
+    """Table -> key, of the aggregates that have both; what else is wrong with them is found later."""
+    entries = aggregates if isinstance(aggregates, list) else []
+    return {
+        str(entry["name"]): entry["key"]
+        for entry in entries
+        if isinstance(entry, Mapping) and {"name", "key"} <= entry.keys()
+    }
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

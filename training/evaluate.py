@@ -90,7 +90,9 @@ def task_metrics(
             "correlation": metrics.correlation(score, label),
         }
         if task.transform != "none":
-            found[f"mae_{task.transform}"] = metrics.mae(transform(task, score), transform(task, label))
+            learned = transform(task, score), transform(task, label)
+            found[f"mae_{task.transform}"] = metrics.mae(*learned)
+            found[f"correlation_{task.transform}"] = metrics.correlation(*learned)
         return found | {"rows": counted}
     found = {
         "auc": metrics.auc(served, label),

@@ -36,9 +36,9 @@ def fit_features(schema: FeatureSchema, train: Log) -> Encoder:
         FeatureError: a value of another kind than its feature's, a path that the log does not hold or that is
             a label, or a serving constant that is no known category.
     """
+    _check_no_outcome(schema, train.impressions.labels.keys() | train.outcomes)
     _check_paths(schema, train)
-    _check_no_label(schema, train.impressions.labels)
-    source = _source(schema, train)
+    source = source_of(schema, train)
     vocabularies: dict[str, AnyVocabulary] = {}
     scales: dict[str, Scale] = {}
     edges: dict[str, tuple[float, ...]] = {}
@@ -79,19 +79,19 @@ def _check_paths(schema: FeatureSchema, log: Log) -> None:
             raise FeatureError(path, f"is read by {feature.name} and not in the log, which has {there}")
 
 
-def _check_no_label(schema: FeatureSchema, labels: Collection[str]) -> None:
-    """Raise FeatureError for a field of the user, item or context that is called as a label is.
+def _check_no_outcome(schema: FeatureSchema, outcomes: Collection[str]) -> None:
+    """Raise FeatureError for a field of the user, item or context that is called as an outcome is.
 
     It would tell the model what it is to predict. A lookup table may have such a field: a rate of that event.
     """
     for feature in schema.column_features():
         for path in sorted(schema.reads(feature.source)):
             head, _, field = path.partition(".")
-            if head in (Scope.USER, Scope.ITEM, Scope.CONTEXT) and field in labels:
+            if head in (Scope.USER, Scope.ITEM, Scope.CONTEXT) and field in outcomes:
                 raise FeatureError(
                     path,
-                    f"is read by {feature.name}, and {field!r} is a label of the log, known only after the "
-                    "fact; leave the feature out, or rename the field if it is something else",
+                    f"is read by {feature.name}, and {field!r} is an outcome, known only after the "
+                    "impression; leave the feature out, or rename the field if it is something else",
                 )
 
 
@@ -109,7 +109,7 @@ def _check_constants(schema: FeatureSchema, vocabularies: Mapping[str, AnyVocabu
             )
 
 
-def _source(schema: FeatureSchema, log: Log) -> Source:
+def source_of(schema: FeatureSchema, log: Log) -> Source:
     """The impressions' raw values."""
     users, items = log.impressions.user_id, log.impressions.item_id
     ids: dict[str, Column] = {USER_ID: Texts(users), ITEM_ID: Texts(items)}

@@ -6,7 +6,7 @@ Knows no dataset and no model. A split by time is `take` with the rows of the wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ class Log:
         truth: where the world is known, what was to be expected of each label, float64 ``[n]``: an event's
             probability per impression under its own name (entire space), and that where another event
             happened under ``<event>_given_<other>``; a regression's mean.
+        outcomes: what else the log tells of an impression and is known only after it; no feature may read it.
 
     Raises:
         ValueError: a column of `truth` has another length than `impressions`.
@@ -85,6 +86,7 @@ class Log:
     impressions: Impressions
     tables: Mapping[str, Table]
     truth: Mapping[str, NDArray[np.float64]] | None = None
+    outcomes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name, values in (self.truth or {}).items():
@@ -97,4 +99,4 @@ class Log:
     def take(self, rows: NDArray[Any]) -> Log:
         """The given impressions (positions, or a mask) with their truth; the tables stay whole."""
         truth = None if self.truth is None else {name: values[rows] for name, values in self.truth.items()}
-        return Log(self.impressions.take(rows), self.tables, truth)
+        return replace(self, impressions=self.impressions.take(rows), truth=truth)

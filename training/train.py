@@ -16,6 +16,7 @@ from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
 from service.bundle.manifest import Metrics
 from service.bundle.store import locate, locked
+from training.aggregates import with_aggregates
 from training.config import TrainingConfig
 from training.datasets import load_log
 from training.evaluate import evaluate, scores_of
@@ -23,6 +24,7 @@ from training.examples import Examples, encode, model_inputs, split_log
 from training.export import Trained, export
 from training.features import fit_features
 from training.fit import Epoch, best_of, fit, logits_of
+from training.histories import with_histories
 from training.impressions import Log
 from training.models import MultiTaskModel, build
 
@@ -60,6 +62,8 @@ def train(
     tasks = config.tasks
     with console.status("reading the log"):
         parts = split_log(load_log(config.dataset, data), config.split)
+        parts = with_aggregates(parts, config.aggregates, config.features)
+        parts = with_histories(parts, config.histories)
     with console.status("fitting and encoding the features"):
         encoder = fit_features(config.features, parts["train"])
         _check_formula(config.fusion, encoder, [task.name for task in tasks])

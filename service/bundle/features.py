@@ -31,6 +31,9 @@ from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, Vocabular
 BOUND = 1e6
 """numbers that enter a graph end at ± this, so that an absurd one stays finite in float32"""
 
+RARE = 1e-6
+"""the least rate whose logit is told from another's"""
+
 MATCH_ROWS = 1024
 """rows of a log that a `match` compares at a time: bounds its memory"""
 
@@ -60,8 +63,19 @@ def encode_column(
 
 
 def transformed(feature: Numeric, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The numbers after the feature's transform; log1p takes what is below zero as zero."""
-    return np.log1p(np.maximum(numbers, 0.0)) if feature.transform == "log1p" else numbers
+    """The numbers after the feature's transform.
+
+    log1p takes what is below zero as zero; logit, ``log(x / (1 - x))``, takes what is beyond 0 or 1 as `RARE`
+    within them.
+    """
+    match feature.transform:
+        case "log1p":
+            return np.log1p(np.maximum(numbers, 0.0))
+        case "logit":
+            rate = np.clip(numbers, RARE, 1 - RARE)
+            return np.log(rate / (1 - rate))
+        case "none":
+            return numbers
 
 
 def match_counts(items: Rows, sequence: Rows, through: Rows | None, size: int) -> NDArray[np.float32]:

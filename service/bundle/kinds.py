@@ -78,7 +78,7 @@ class Numeric(_Column):
     """
 
     kind: Literal["numeric"]
-    transform: Literal["none", "log1p"] = "none"
+    transform: Literal["none", "log1p", "logit"] = "none"
     standardise: bool = True
     buckets: PositiveInt | None = None
 

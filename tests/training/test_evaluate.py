@@ -128,6 +128,7 @@ def test_a_regression_is_measured_in_its_unit() -> None:
         "rmse": pytest.approx(math.sqrt(((p - y) ** 2).mean())),
         "correlation": pytest.approx(np.corrcoef(p, y)[0, 1]),
         "mae_log1p": pytest.approx(np.abs(np.log1p(p) - np.log1p(y)).mean(), rel=1e-6),
+        "correlation_log1p": pytest.approx(np.corrcoef(np.log1p(p), np.log1p(y))[0, 1], rel=1e-6),
         "rows": 4,
     }
     plain = WATCH.model_copy(update={"transform": "none"})

@@ -267,7 +267,7 @@ def test_a_label_is_no_feature(source: str) -> None:
     log = Log(
         replace(log.impressions, labels={"click": np.zeros(6, np.float32)}), {**log.tables, "stats": stats}
     )
-    with pytest.raises(FeatureError, match=f"{source}: is read by leak, and 'click' is a label"):
+    with pytest.raises(FeatureError, match=f"{source}: is read by leak, and 'click' is an outcome"):
         fitted(log, {"kind": "numeric", "name": "leak", "source": source})
     fitted(
         log, {"kind": "numeric", "name": "rate", "source": "stats.click"}, tables={"stats": ["item.item_id"]}

@@ -30,6 +30,9 @@ LABELS = {
     "hate": "is_hate",
     "profile_enter": "is_profile_enter",
 }
+STAYS = ("play_time_ms", "profile_stay_time", "comment_stay_time")
+"""further outcomes"""
+
 USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 ITEM_NUMBERS = ("video_duration",)
 HISTORIES = ("watch_seq", "long_watch_seq", "like_seq")
@@ -47,7 +50,8 @@ def read(folder: Path) -> Log:
     """The log of a folder, exact repeats dropped, in order of time.
 
     Labels: the logged events, `completion` (play over duration, at most 1; NaN where the duration is 0 or
-    missing) and `watch_time` in seconds. Context: hour, tab.
+    missing) and `watch_time` in seconds. Context: hour, tab. Beside the files' own columns a user has the
+    lengths of her histories, and a video how often it stands in those of all users (``like_seq_count``).
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -63,7 +67,9 @@ def read(folder: Path) -> Log:
         context={"hour": Texts(_texts(log["hourmin"] // 100)), "tab": Texts(_texts(log["tab"]))},
         labels=_labels(log),
     )
-    return Log(impressions, {"user": _users(folder), "item": _items(folder)})
+    history = _history(folder)
+    tables = {"user": _users(folder, history), "item": _items(folder, history)}
+    return Log(impressions, tables, outcomes=frozenset({*LABELS.values(), *STAYS}))
 
 
 def _labels(log: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -75,24 +81,36 @@ def _labels(log: pd.DataFrame) -> dict[str, np.ndarray]:
     return labels
 
 
-def _users(folder: Path) -> Table:
+def _history(folder: Path) -> pd.DataFrame:
+    """By user, what she watched before the log begins; of nobody where there is no such file."""
+    needed = ("user_id", "history_len", *HISTORIES)
+    if not _files(folder, "user_history_*"):
+        return pd.DataFrame(columns=needed)
+    return _table(folder, "user_history_*", needed)
+
+
+def _users(folder: Path, history: pd.DataFrame) -> Table:
     users = _table(folder, "user_features_*", ("user_id", *USER_NUMBERS))
     ids = _texts(users["user_id"])
     columns = _columns(users.drop(columns="user_id"), USER_NUMBERS)
-    if _files(folder, "user_history_*"):
-        history = _table(folder, "user_history_*", ("user_id", *HISTORIES))
-        row_of = {user: row for row, user in enumerate(_texts(history["user_id"]))}
-        for name in HISTORIES:
-            listed = history[name].fillna("").str.split().tolist()
-            columns[name] = Lists.of(listed[row_of[user]] if user in row_of else [] for user in ids)
+    listed = history.set_index("user_id").reindex(users["user_id"])
+    columns["history_len"] = Numbers(listed["history_len"].to_numpy(np.float64))
+    for name in HISTORIES:
+        columns[name] = sequences = Lists.of(listed[name].fillna("").str.split().tolist())
+        columns[f"{name}_len"] = Numbers(np.diff(sequences.offsets).astype(np.float64))
     return Table("user", [ids], columns)
 
 
-def _items(folder: Path) -> Table:
+def _items(folder: Path, history: pd.DataFrame) -> Table:
     videos = _table(folder, "video_features_basic_*", ("video_id", "tag", *ITEM_NUMBERS))
     columns = _columns(videos.drop(columns=["video_id", "tag"]), ITEM_NUMBERS)
     columns["tag"] = Lists.of([tag for tag in tags.split(",") if tag] for tags in videos["tag"].fillna(""))
-    return Table("item", [_texts(videos["video_id"])], columns)
+    columns["main_tag"] = Texts(_texts(videos["tag"].str.partition(",")[0].replace("", None)))
+    ids = _texts(videos["video_id"])
+    for name in HISTORIES:
+        counts = history[name].dropna().str.split().explode().value_counts()
+        columns[f"{name}_count"] = Numbers(counts.reindex(ids, fill_value=0).to_numpy(np.float64))
+    return Table("item", [ids], columns)
 
 
 def _columns(frame: pd.DataFrame, numbers: Collection[str]) -> dict[str, Column]:
@@ -117,7 +135,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 def _frame(path: Path, needed: Collection[str]) -> pd.DataFrame:
     integers, texts = ("date", "hourmin", "time_ms"), ("tag", *HISTORIES)
-    numbers = (*LABELS.values(), "play_time_ms", "duration_ms", *USER_NUMBERS, *ITEM_NUMBERS)
+    numbers = (*LABELS.values(), "play_time_ms", "duration_ms", *USER_NUMBERS, *ITEM_NUMBERS, "history_len")
     dtypes = dict.fromkeys(integers, "int64") | dict.fromkeys(numbers, "float64")
     # Lists of one would be read as numbers, and these as 39.0 where a row has none.
     dtypes |= dict.fromkeys(texts, "str")

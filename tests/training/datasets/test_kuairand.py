@@ -9,6 +9,7 @@ import pytest
 
 from service.bundle.columns import Lists, Numbers, Texts
 from service.bundle.errors import FeatureError
+from service.bundle.schema import FeatureSchema
 from tests.training.datasets.kuairand_files import (
     HISTORY,
     LATER_LOG,
@@ -22,6 +23,7 @@ from tests.training.datasets.kuairand_files import (
 )
 from training.datasets import load_log
 from training.datasets.kuairand import KuaiRandConfig, read
+from training.features import fit_features
 
 HEADER = ",".join(LOG_COLUMNS)
 
@@ -169,9 +171,39 @@ def test_histories_join_the_users(folder: Path) -> None:
 
 
 def test_histories_may_be_absent(folder: Path) -> None:
-    """The original has none; they are made of the log before the one that is read."""
+    """The original has none: every sequence is empty, to be made of the log's earlier days by the config."""
     (folder / HISTORY).unlink()
-    assert not any(isinstance(column, Lists) for column in read(folder).tables["user"].columns.values())
+    log = read(folder)
+    for name in ("watch_seq", "long_watch_seq", "like_seq"):
+        listed = log.tables["user"].columns[name]
+        assert isinstance(listed, Lists)
+        assert len(listed) == len(log.tables["user"])
+        assert not len(listed.values)
+        counts = log.tables["item"].columns[f"{name}_count"]
+        assert isinstance(counts, Numbers)
+        assert not counts.values.any()
+
+
+def test_videos_are_counted_in_the_histories(folder: Path) -> None:
+    """As often as users saw, or liked, them; and users by the lengths of theirs."""
+    header = "user_id,history_len,last_time_ms,watch_seq,like_seq,long_watch_seq"
+    write(folder / HISTORY, header, ["3,30,9,7 8 7,,8", "0,1,9,7,7,"])
+    log = read(folder)
+    items, users = log.tables["item"], log.tables["user"]
+    counts, lengths = items.columns["watch_seq_count"], users.columns["watch_seq_len"]
+    assert [counts.at(int(row) - 1) for row in items.rows(["7", "8", "9"])] == [3.0, 1.0, 0.0]
+    assert [lengths.at(int(row) - 1) for row in users.rows(["3", "0", "5"])] == [3.0, 1.0, 0.0]
+    assert users.columns["history_len"].at(int(users.rows(["3"])[0]) - 1) == 30.0
+
+
+@pytest.mark.parametrize("column", ["play_time_ms", "is_click", "profile_stay_time"])
+def test_what_is_known_after_the_impression_is_no_feature(folder: Path, column: str) -> None:
+    """A feature that reads it is refused, with the reason."""
+    schema = FeatureSchema.model_validate(
+        {"features": [{"name": "leak", "kind": "numeric", "source": f"context.{column}"}]}
+    )
+    with pytest.raises(FeatureError, match=f"'{column}' is an outcome, known only after the impression"):
+        fit_features(schema, read(folder))
 
 
 @pytest.mark.parametrize("name", [USERS, VIDEOS])
