@@ -17,7 +17,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 
 FROM python AS train
-RUN pip install -c constraints.txt '.[train]'
+RUN pip install -c constraints.txt '.[train,parquet]'
 COPY service service
 COPY training training
 RUN pip install --no-deps --force-reinstall .

@@ -103,7 +103,7 @@ class Lists:
     def pick(self, rows: NDArray[Any]) -> Lists:
         """Rows counted from 1; row 0 is missing, an empty list."""
         starts = _picked(self.offsets[:-1], rows, 0)
-        lengths = _picked(np.diff(self.offsets), rows, 0)
+        lengths = _picked(self.offsets[1:], rows, 0) - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Lists(self.values[np.repeat(starts, lengths) + inside], offsets)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def write_table(path: Path, table: Table) -> None:
         arrays |= _packed("key", str(part), key)
     for name, column in table.columns.items():
         if isinstance(column, Texts):
-            arrays |= _packed("texts", name, column.values)
+            arrays |= _coded("texts", name, column.values)
         elif isinstance(column, Lists):
-            arrays |= _packed("lists", name, column.values) | {f"lists.rows/{name}": column.offsets}
+            arrays |= _coded("lists", name, column.values) | {f"lists.rows/{name}": column.offsets}
         else:
             arrays[f"{'numbers' if isinstance(column, Numbers) else 'vectors'}/{name}"] = column.values
     np.savez(path, allow_pickle=False, **arrays)
@@ -47,7 +48,7 @@ def read_table(path: Path, name: str) -> Table:
     arrays = read_arrays(path)
     columns: dict[str, Column] = {}
     keys: list[Strings] = []
-    try:
+    with _refusing(path, "table"):
         for label, array in arrays.items():
             kind, _, field = label.partition("/")
             if kind == "key":
@@ -57,12 +58,10 @@ def read_table(path: Path, name: str) -> Table:
             elif kind == "vectors":
                 columns[field] = Vectors(array)
             elif kind == "texts":
-                columns[field] = Texts(_unpacked(arrays, kind, field))
+                columns[field] = Texts(_decoded(arrays, kind, field))
             elif kind == "lists":
-                columns[field] = Lists(_unpacked(arrays, kind, field), arrays[f"lists.rows/{field}"])
+                columns[field] = Lists(_decoded(arrays, kind, field), arrays[f"lists.rows/{field}"])
         return Table(name, keys, columns)
-    except (KeyError, ValueError) as error:
-        raise BundleError(f"{path.name} holds no table: {error}") from error
 
 
 def write_vocabularies(path: Path, vocabularies: Mapping[str, AnyVocabulary]) -> None:
@@ -80,13 +79,14 @@ def read_vocabularies(path: Path, schema: FeatureSchema) -> dict[str, AnyVocabul
     """Read the learned vocabularies, and make the hashed ones. Raises BundleError for no such file."""
     arrays = read_arrays(path)
     vocabularies: dict[str, AnyVocabulary] = {}
-    for name, spec in schema.fitted.vocabularies.items():
-        if spec.hash_seed is not None:
-            vocabularies[name] = HashedVocabulary(spec.rows - 1, spec.hash_seed)
-        elif f"pairs/{name}" in arrays:
-            vocabularies[name] = PairVocabulary(arrays[f"pairs/{name}"], int(arrays[f"stride/{name}"]))
-        elif f"ids/{name}" in arrays:
-            vocabularies[name] = Vocabulary(_unpacked(arrays, "ids", name))
+    with _refusing(path, "vocabularies"):
+        for name, spec in schema.fitted.vocabularies.items():
+            if spec.hash_seed is not None:
+                vocabularies[name] = HashedVocabulary(spec.rows - 1, spec.hash_seed)
+            elif f"pairs/{name}" in arrays:
+                vocabularies[name] = PairVocabulary(arrays[f"pairs/{name}"], int(arrays[f"stride/{name}"]))
+            elif f"ids/{name}" in arrays:
+                vocabularies[name] = Vocabulary(_unpacked(arrays, "ids", name))
     return vocabularies
 
 
@@ -100,6 +100,15 @@ def read_arrays(path: Path) -> Arrays:
         raise BundleError(f"{path.name} cannot be read: {error}") from error
 
 
+@contextmanager
+def _refusing(path: Path, what: str) -> Iterator[None]:
+    """Raise BundleError where arrays are missing, or do not fit each other."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BundleError(f"{path.name} holds no {what}: {error}") from error
+
+
 def _packed(kind: str, name: str, values: Strings) -> Arrays:
     # A string from JSON may hold half a surrogate pair, which plain UTF-8 refuses.
     encoded = [b"" if value is None else value.encode(errors="surrogatepass") for value in values]
@@ -108,6 +117,21 @@ def _packed(kind: str, name: str, values: Strings) -> Arrays:
         f"{kind}.offsets/{name}": np.cumsum([0, *map(len, encoded)], dtype=np.int64),
         f"{kind}.missing/{name}": np.array([value is None for value in values], dtype=bool),
     }
+
+
+def _coded(kind: str, name: str, values: Strings) -> Arrays:
+    """Each distinct string once, and its place for every value: sequences repeat few ids many times."""
+    place = {value: at for at, value in enumerate(dict.fromkeys(values))}
+    codes = np.fromiter(map(place.__getitem__, values), np.int32, len(values))
+    return _packed(kind, name, strings(place)) | {f"{kind}.codes/{name}": codes}
+
+
+def _decoded(arrays: Arrays, kind: str, name: str) -> Strings:
+    distinct, codes = _unpacked(arrays, kind, name), arrays[f"{kind}.codes/{name}"]
+    values = np.empty(len(codes), dtype=object)
+    for piece in pieces(len(codes)):
+        values[piece] = distinct[codes[piece]]
+    return values
 
 
 def _unpacked(arrays: Arrays, kind: str, name: str) -> Strings:

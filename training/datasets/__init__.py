@@ -8,12 +8,16 @@ from typing import Annotated
 from pydantic import Field
 
 from service.bundle.errors import FeatureError
-from training.datasets import kuairand, synthetic
+from training.datasets import census, kuairand, synthetic, tabular
+from training.datasets.census import CensusConfig
 from training.datasets.kuairand import KuaiRandConfig
+from training.datasets.tabular import TabularConfig
 from training.datasets.world import SyntheticConfig
 from training.impressions import Log
 
-DatasetConfig = Annotated[SyntheticConfig | KuaiRandConfig, Field(discriminator="name")]
+DatasetConfig = Annotated[
+    SyntheticConfig | KuaiRandConfig | CensusConfig | TabularConfig, Field(discriminator="name")
+]
 """The ``[dataset]`` section of a training config: which dataset, and how to read or make it."""
 
 
@@ -35,4 +39,10 @@ def load_log(config: DatasetConfig, data: Path | None = None) -> Log:
         return synthetic.generate(config)
     if data is None:
         raise FeatureError("dataset", f"{config.name} reads files: give their folder with --data")
-    return kuairand.read(data)
+    match config:
+        case KuaiRandConfig():
+            return kuairand.read(data)
+        case CensusConfig():
+            return census.read(data)
+        case TabularConfig():
+            return tabular.read(config, data)

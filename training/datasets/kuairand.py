@@ -50,8 +50,9 @@ def read(folder: Path) -> Log:
     """The log of a folder, exact repeats dropped, in order of time.
 
     Labels: the logged events, `completion` (play over duration, at most 1; NaN where the duration is 0 or
-    missing) and `watch_time` in seconds. Context: hour, tab. Beside the files' own columns a user has the
-    lengths of her histories, and a video how often it stands in those of all users (``like_seq_count``).
+    missing), `watch_time` in seconds, and `click_and_like`, what a funnel from click to like leads to: some
+    likes come without a click. Context: hour, tab. Beside the files' own columns a user has the lengths of her
+    histories, and a video how often it stands in those of all users (``like_seq_count``).
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -78,6 +79,7 @@ def _labels(log: pd.DataFrame) -> dict[str, np.ndarray]:
     ratio = np.divide(played, duration, out=np.full(len(log), np.nan), where=duration > 0)
     labels["completion"] = np.minimum(ratio, 1.0).astype(np.float32)
     labels["watch_time"] = (played / 1000).astype(np.float32)
+    labels["click_and_like"] = labels["click"] * labels["like"]
     return labels
 
 

@@ -1,6 +1,7 @@
 """Raw columns: one spelling, one meaning a value, and tables by key."""
 
 import math
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -176,6 +177,17 @@ def test_take_and_pick(column: Column) -> None:
     none = column.take(np.array([], int))
     assert len(none) == 0
     assert [none.pick(np.array([0])).at(0)] == [cells[1]]
+
+
+def test_a_pick_from_lists_costs_its_rows_and_not_the_table() -> None:
+    """A request picks one user's lists out of millions: no array of the table's length is made."""
+    column = Lists(strings(["a"] * 100_000), np.arange(100_001))
+    tracemalloc.start()
+    picked = column.pick(np.array([7, 0]))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (picked.at(0), picked.at(1)) == (["a"], [])
+    assert most < column.offsets.nbytes / 10
 
 
 def test_a_list_is_no_single_value() -> None:

@@ -76,6 +76,16 @@ def test_table_round_trip(table: Table) -> None:
             assert not any(file[name].dtype.hasobject for name in file.files)
 
 
+def test_equal_strings_are_one_in_memory(tmp_path: Path) -> None:
+    """A sequence repeats few ids many times: each is stored, decoded and kept once."""
+    recent = Lists(strings([f"item {at % 3}" for at in range(3000)]), np.arange(0, 3001, 10))
+    write_table(tmp_path / "users.npz", Table("user", [strings(map(str, range(300)))], {"recent": recent}))
+    read = read_table(tmp_path / "users.npz", "user").columns["recent"]
+    assert isinstance(read, Lists)
+    assert read.values.tolist() == recent.values.tolist()
+    assert len(set(map(id, read.values))) == 3
+
+
 def test_tiny_tables(tmp_path: Path) -> None:
     """All tables of a bundle lie beside each other, and answer as before."""
     for name, table in tiny_tables().items():
@@ -124,6 +134,18 @@ def test_a_hashed_vocabulary_needs_no_file_entry(tmp_path: Path) -> None:
     assert read == {"city": HashedVocabulary(5, 9)}
 
 
+NOTHING = np.zeros(0, np.uint8)
+
+
+def torn(kind: str, name: str) -> dict[str, np.ndarray]:
+    """Strings of which one is there by one array, and none by the next."""
+    return {
+        f"{kind}/{name}": NOTHING,
+        f"{kind}.offsets/{name}": np.zeros(0, np.int64),
+        f"{kind}.missing/{name}": np.zeros(1, bool),
+    }
+
+
 def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     """A missing, empty, cut or foreign file is refused by its name, a pickle unread."""
     path = tmp_path / "t.npz"
@@ -138,7 +160,18 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     np.savez(path, allow_pickle=True, **{"key/0": np.array([{}], dtype=object)})
     with pytest.raises(BundleError, match="allow_pickle=False"):
         read_table(path, "t")
-    for foreign in ({}, {"key/0": np.zeros(1, np.uint8)}, {"numbers/n": np.zeros(3)}):
+    for foreign in ({}, {"key/0": NOTHING}, {"numbers/n": np.zeros(3)}, torn("key", "0")):
         np.savez(path, allow_pickle=False, **foreign)
         with pytest.raises(BundleError, match=r"t\.npz holds no table"):
             read_table(path, "t")
+
+
+def test_what_holds_no_vocabularies_is_refused(tmp_path: Path) -> None:
+    """Arrays that are missing, or do not fit each other, are refused by the file's name."""
+    path = tmp_path / VOCABULARY_FILE
+    schema = FeatureSchema(features=(), fitted=Fitted(vocabularies={"a": VocabularySpec(rows=3)}))
+    pairs = {"pairs/a": np.zeros(1, np.int64)}
+    for foreign in ({"ids/a": NOTHING}, torn("ids", "a"), pairs, pairs | {"stride/a": np.array([1, 2])}):
+        np.savez(path, allow_pickle=False, **foreign)
+        with pytest.raises(BundleError, match=r"vocabulary\.npz holds no vocabularies"):
+            read_vocabularies(path, schema)

@@ -78,7 +78,7 @@ def test_labels_are_the_logged_events(folder: Path) -> None:
     )
     labels = read(folder).impressions.labels
     happened = {name: label.tolist() for name, label in labels.items() if label.any()}
-    del happened["completion"]
+    del happened["completion"], happened["click_and_like"]
     assert happened == {
         "click": [1, 0],
         "like": [1, 0],
@@ -87,6 +87,16 @@ def test_labels_are_the_logged_events(folder: Path) -> None:
         "hate": [0, 1],
     }
     assert all(label.dtype == np.float32 for label in labels.values())
+
+
+def test_a_like_without_a_click_is_none_of_the_funnel(folder: Path) -> None:
+    """A video can be liked where it plays by itself: the entire-space label of a like given a click is both."""
+    events = [(click, like) for click in (0, 1) for like in (0, 1)]
+    write_log(
+        folder,
+        *(log_row(is_click=click, is_like=like, time_ms=at) for at, (click, like) in enumerate(events)),
+    )
+    assert read(folder).impressions.labels["click_and_like"].tolist() == [0, 0, 0, 1]
 
 
 def test_completion_is_a_share_of_the_duration(folder: Path) -> None:

@@ -30,8 +30,16 @@ class SyntheticConfig(BaseModel):
     """share of candidates that are shown regardless of taste"""
     latent: float = Field(default=0.1, ge=0, le=2)
     """deviation, in logits, of what no feature tells"""
+    hidden_taste: float = Field(default=0.0, ge=0, le=4)
+    """deviation, in logits, of a user's taste for each category that no feature tells and that moves click and
+    conversion alike. Who clicks then is keener to buy than who doesn't, for reasons that nobody sees: what clicks
+    teach of conversion does not hold for the other impressions. At 0 the features say it all."""
     missing: float = Field(default=0.05, ge=0, lt=1)
     """share of fan counts and lengths that the tables do not know"""
+    click_rate: float | None = Field(default=None, gt=0, lt=1)
+    """share of impressions that are clicked; the world's own unless given"""
+    conversion_rate: float | None = Field(default=None, gt=0, lt=1)
+    """share of clicks that end in a purchase; the world's own unless given"""
 
     @model_validator(mode="after")
     def _enough_videos(self) -> Self:

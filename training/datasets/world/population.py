@@ -75,6 +75,8 @@ class Users:
     """standard normal: the user's readiness to act at all; shows nowhere"""
     latent: Floats
     """[n, 4], standard normal; shows nowhere"""
+    hidden_taste: Floats
+    """[n, categories], standard normal; shows nowhere, the history included"""
     pace: Floats
     """requests relative to other users'"""
 
@@ -103,6 +105,7 @@ class Users:
             favourite=favourite,
             habit=random.standard_normal(n),
             latent=random.standard_normal((n, 4)),
+            hidden_taste=config.stream("hidden_taste").standard_normal((n, len(CATEGORIES))),
             pace=2.0**activity * random.gamma(4.0, 0.25, n),
         )
 

@@ -2,7 +2,8 @@
 
 Logits are weighted sums of terms. Most terms are what features tell, some of them a product of the user's and
 the video's side, and the tasks pull apart: a long video is finished less and liked more, bait is clicked more
-and watched less. A small part, habit and chemistry, shows nowhere.
+and watched less. A small part, habit and chemistry, shows nowhere; nor does the hidden taste of a config that
+asks for one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from service.bundle.columns import Column, Value
 from service.bundle.errors import FeatureError
 from training.datasets.world.config import SyntheticConfig
+from training.datasets.world.exposure import Exposure
 from training.datasets.world.histories import Meetings, draw_histories
 from training.datasets.world.moments import NETWORKS, TABS, Moments
 from training.datasets.world.population import (
@@ -29,13 +31,14 @@ from training.datasets.world.population import (
     Users,
     Videos,
 )
+from training.datasets.world.rates import probability, solve_shifts
 
 # fmt: off
 WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     "click": {
         "": -0.75, "group": 0.45, "interest": 0.55, "loyalty": 0.5, "appeal": 0.5, "bait": 0.15,
         "position": -0.35, "discover": -0.25, "follow": 0.3, "rhythm": 0.3, "night": 0.15,
-        "fresh": 0.3, "length": -0.1, "habit": 1.0, "chemistry": 1.0,
+        "fresh": 0.3, "length": -0.1, "habit": 1.0, "chemistry": 1.0, "hidden_taste": 1.0,
     },
     "valid_view": {
         "": -0.8, "group": 0.4, "interest": 0.55, "loyalty": 0.4, "appeal": 0.2, "substance": 0.3,
@@ -60,7 +63,7 @@ WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     },
     "cart_given_click": {
         "": -2.25, "need": 0.5, "interest": 0.2, "price": -0.2, "purse": 0.3, "substance": 0.2,
-        "brand": 0.4, "night": -0.2, "bait": -0.2, "chemistry": 0.5,
+        "brand": 0.4, "night": -0.2, "bait": -0.2, "chemistry": 0.5, "hidden_taste": 1.0,
     },
     "buy_given_cart": {
         "": -1.35, "price": -0.4, "purse": 0.3, "ios": 0.4, "loyalty": 0.25, "wifi": 0.2,
@@ -72,6 +75,8 @@ WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
 
 SKIPPED: Final = 0.08
 """Mean completion of a view that is no valid view."""
+SAMPLE: Final = 50_000
+"""Impressions over which a world has the rates that its config asks for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,9 +121,14 @@ class World:
         users = self.users.table(watched.column(), liked.column())
         tables = (users, self.videos.table(), self.videos.author_table())
         self.tables = {table.name: table for table in tables}
+        self._shifts = self._solved()
 
     def probabilities(
-        self, user_ids: Iterable[str], item_ids: Iterable[str], context: Mapping[str, Column | Value]
+        self,
+        user_ids: Iterable[str],
+        item_ids: Iterable[str],
+        context: Mapping[str, Column | Value],
+        hidden_taste: float | None = None,
     ) -> dict[str, Floats]:
         """The truth about any pairs of users and videos, logged or not.
 
@@ -127,6 +137,7 @@ class World:
             item_ids: ``[n]``.
             context: hour, tab, network and position, columns ``[n]`` or single values; position is 0 unless
                 given, as in serving.
+            hidden_taste: of all, in place of their own; a standard normal number.
 
         Returns:
             float64 ``[n]`` by event, as `Log.truth` has them.
@@ -136,12 +147,14 @@ class World:
         """
         video = self._rows("item", item_ids)
         user = np.broadcast_to(self._rows("user", user_ids), video.shape)
-        return self.truth(user, video, Moments.of(context, len(video)))
+        return self.truth(user, video, Moments.of(context, len(video)), hidden_taste)
 
-    def truth(self, user: Ints, video: Ints, moments: Moments) -> dict[str, Floats]:
+    def truth(
+        self, user: Ints, video: Ints, moments: Moments, hidden_taste: float | None = None
+    ) -> dict[str, Floats]:
         """As `probabilities`, of users and videos ``[n]`` counted from 0."""
-        terms = self._terms(user, video, moments)
-        truth = {event: _probability(weights, terms) for event, weights in WEIGHTS.items()}
+        logits = self._logits(user, video, moments, hidden_taste)
+        truth = {event: probability(logit + self._shifts.get(event, 0.0)) for event, logit in logits.items()}
         truth["cart"] = truth["click"] * truth["cart_given_click"]
         truth["buy_given_click"] = truth["cart_given_click"] * truth["buy_given_cart"]
         truth["buy"] = truth["click"] * truth["buy_given_click"]
@@ -152,6 +165,10 @@ class World:
         truth["watch_time"] = truth["completion"] * self.videos.length[video]
         return truth
 
+    def exposure(self) -> Exposure:
+        """Who is shown what in the log, in order of time."""
+        return Exposure.draw(self.config, self.users, self.videos, self.affinity)
+
     def affinity(self, user: Ints, video: Ints) -> dict[str, Floats]:
         """The terms that say how user and video suit each other, of pairs that broadcast."""
         users, videos = self.users, self.videos
@@ -159,6 +176,26 @@ class World:
             "group": self.taste.of(users.age[user], users.region[user], videos.category[video]),
             "interest": np.log1p(self._watched.of_tags(user, video)) - 1.5,
             "loyalty": np.log1p(self._watched.of_author(user, video)),
+        }
+
+    def _solved(self) -> dict[str, float]:
+        """Shifts of the logits to the config's rates, over impressions such as a log of this world has."""
+        if self.config.click_rate is None and self.config.conversion_rate is None:
+            return {}
+        sample = self.config.model_copy(update={"impressions": SAMPLE, "days": 1})
+        shown = Exposure.draw(sample, self.users, self.videos, self.affinity)
+        return solve_shifts(self.config, self._logits(shown.user, shown.video, shown.moments))
+
+    def _logits(
+        self, user: Ints, video: Ints, moments: Moments, hidden_taste: float | None = None
+    ) -> dict[str, Floats]:
+        """Logits of the events of `WEIGHTS`, ``[n]`` each, before they are shifted."""
+        terms = self._terms(user, video, moments)
+        if hidden_taste is not None:
+            terms["hidden_taste"] = np.full(len(user), self.config.hidden_taste * hidden_taste)
+        return {
+            event: np.add.reduce([weight * terms[term] for term, weight in weights.items()])
+            for event, weights in WEIGHTS.items()
         }
 
     def _terms(self, user: Ints, video: Ints, moments: Moments) -> dict[str, Floats]:
@@ -197,6 +234,7 @@ class World:
             "brand": _flag(videos.author_kind[videos.author[video]], AUTHOR_KINDS, "brand"),
             "habit": self.config.latent * users.habit[user],
             "chemistry": self.config.latent * chemistry,
+            "hidden_taste": self.config.hidden_taste * users.hidden_taste[user, category],
         }
 
     def _rows(self, table: str, ids: Iterable[str]) -> Ints:
@@ -207,12 +245,6 @@ class World:
             stranger = listed[int(np.argmin(rows))]
             raise FeatureError(f"{table}.{table}_id", f"{stranger!r} is not of this world")
         return rows
-
-
-def _probability(weights: Mapping[str, float], terms: Mapping[str, Floats]) -> Floats:
-    logit = np.add.reduce([weight * terms[term] for term, weight in weights.items()])
-    probability: Floats = 1 / (1 + np.exp(-logit))
-    return probability
 
 
 def _flag(codes: Ints, names: tuple[str, ...], name: str) -> Floats:

@@ -1,0 +1,269 @@
+"""A log of one's own: any CSV or Parquet with a row an impression, described by the config alone.
+
+The config names columns; features read them as ``context.<field>``, ``user.<field>``, ``item.<field>`` and
+``<table>.<field>``. A table is a file, or comes from columns of the log itself: then a row is trained and
+measured on the values that it brings along, and the table, which is what serves, holds the last ones seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    model_validator,
+)
+
+from service.bundle.columns import Column, Numbers, Table, as_numbers, as_texts, text
+from service.bundle.errors import FeatureError
+from service.bundle.kinds import Name
+from training.datasets.files import Folder, Frame
+from training.datasets.last_seen import last_seen
+from training.datasets.times import days, instants
+from training.impressions import Impressions, Log
+
+
+def _inside(pattern: str) -> str:
+    if PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
+        raise ValueError(f"{pattern!r} leaves the folder of --data; name a file in it")
+    return pattern
+
+
+def _renamed(fields: Any) -> Any:
+    """A list of columns as fields of the same names."""
+    return {column: column for column in fields} if isinstance(fields, list | tuple) else fields
+
+
+ColumnName = Annotated[str, StringConstraints(min_length=1)]
+FilePattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(_inside)]
+Fields = Annotated[dict[Name, ColumnName], BeforeValidator(_renamed)]
+"""field -> column; a list of columns where they are called the same"""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LabelConfig(_Frozen):
+    """A label from a column: the number that it holds, or 1 and 0 by a condition on it.
+
+    Attributes:
+        column: of the log.
+        above: 1 where the number is greater.
+        equals: 1 where the value is this one.
+        empty: the label where the column is empty; unknown, and so left out, without it.
+    """
+
+    column: ColumnName
+    above: FiniteFloat | None = None
+    equals: str | bool | int | FiniteFloat | None = None
+    empty: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if self.above is not None and self.equals is not None:
+            raise ValueError("above and equals exclude each other; keep one")
+        return self
+
+
+class TableConfig(_Frozen):
+    """A table: a file with a row a key, or columns of the log.
+
+    Attributes:
+        file: CSV or Parquet in the folder; a pattern reads several. None: columns of the log.
+        key: columns of the id, in the order of the config's ``tables``; a table ``user`` or ``item`` needs
+            none where they are called as in the log.
+        fields: every other column of the file where none is named.
+    """
+
+    file: FilePattern | None = None
+    key: Annotated[
+        tuple[ColumnName, ...], BeforeValidator(lambda key: [key] if isinstance(key, str) else key)
+    ] = ()
+    fields: Fields | None = None
+
+
+class TabularConfig(_Frozen):
+    """Where the files lie is the command line's ``--data``.
+
+    Attributes:
+        log: CSV (gzipped or not) or Parquet with a row an impression; a pattern reads several.
+        user: column of the user's id.
+        item: column of the item's id.
+        time: column of the time or day: see `times.instants`.
+        time_format: how `time` is written where it is in no usual way, as of `datetime.strptime`.
+        time_fields: of the time to give as context: hour (0 to 23), weekday (0 is Monday).
+        context: columns of what held at that moment.
+        labels: by name, a column or a condition on one.
+        tables: ``user``, ``item`` and others.
+        lists: separators of columns that hold lists, by column.
+        delimiter: of a CSV.
+        missing: what stands for a missing value in a CSV, beside an empty one.
+    """
+
+    name: Literal["tabular"]
+    log: FilePattern
+    user: ColumnName
+    item: ColumnName
+    time: ColumnName
+    time_format: str | None = None
+    time_fields: tuple[Literal["hour", "weekday"], ...] = ()
+    context: Fields = {}
+    labels: Annotated[
+        dict[
+            Name,
+            Annotated[LabelConfig, BeforeValidator(lambda it: {"column": it} if isinstance(it, str) else it)],
+        ],
+        Field(min_length=1),
+    ]
+    tables: dict[Name, TableConfig] = {}
+    lists: dict[ColumnName, Annotated[str, StringConstraints(min_length=1)]] = {}
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
+    missing: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        for name, table in self.tables.items():
+            if not self.key(name):
+                raise ValueError(f"tables.{name}: key is missing; name the columns of its id")
+            if table.file is None and not table.fields:
+                raise ValueError(
+                    f"tables.{name}: name its file, or the columns of the log that are its fields"
+                )
+        of_label = {label.column: name for name, label in self.labels.items()}
+        for field, column in self._of_log():
+            if column in of_label:
+                raise ValueError(
+                    f"{field}: {column!r} is what the label {of_label[column]!r} is made of, known only after"
+                    " the fact; leave it out"
+                )
+        return self
+
+    def key(self, table: str) -> tuple[str, ...]:
+        """Columns of a table's key."""
+        named = self.tables[table].key if table in self.tables else ()
+        ids = {"user": (self.user,), "item": (self.item,)}
+        return named or ids.get(table, ())
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the log that are read."""
+        labels = (label.column for label in self.labels.values())
+        keys = (key for name, table in self.tables.items() if table.file is None for key in self.key(name))
+        fields = (column for _, column in self._of_log())
+        return tuple(dict.fromkeys([self.user, self.item, self.time, *labels, *keys, *fields]))
+
+    def _of_log(self) -> Iterator[tuple[str, str]]:
+        """The fields that columns of the log become, each with its column."""
+        for field, column in self.context.items():
+            yield f"context.{field}", column
+        for name, table in self.tables.items():
+            if table.file is None:
+                for field, column in (table.fields or {}).items():
+                    yield f"tables.{name}.fields.{field}", column
+
+
+def read(config: TabularConfig, data: Path) -> Log:
+    """The log that a config describes, in order of time.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        FeatureError: a file has no such column, or a column is not what the config says.
+    """
+    folder = Folder(data, config.delimiter, config.missing, config.lists)
+    log = folder.read(config.log, config.columns())
+    if not len(log):
+        raise FeatureError(config.log, "has no rows")
+    try:
+        times = instants(log.data[config.time], config.time_format)
+    except ValueError as error:
+        raise FeatureError(config.log, f"column {config.time!r} {error}") from None
+    order = np.argsort(times, kind="stable")
+    log, times = log.take(order), times[order]
+    users, items = log.keys(config.user), log.keys(config.item)
+    tables, inline = _tables(config, folder, log)
+    impressions = Impressions(
+        user_id=users,
+        item_id=items,
+        day=days(times),
+        context=_context(config, log, times),
+        labels={name: _label(f"dataset.labels.{name}", label, log) for name, label in config.labels.items()},
+        inline=inline,
+    )
+    return Log(impressions, tables)
+
+
+def _context(config: TabularConfig, log: Frame, times: NDArray[np.datetime64]) -> dict[str, Column]:
+    calendar = pd.DatetimeIndex(times)
+    of_time = {"hour": calendar.hour, "weekday": calendar.day_of_week}
+    context: dict[str, Column] = {
+        field: Numbers(np.asarray(of_time[field], np.float64)) for field in config.time_fields
+    }
+    return context | {field: log.column(column) for field, column in config.context.items()}
+
+
+def _label(field: str, label: LabelConfig, log: Frame) -> NDArray[np.float32]:
+    column = log.column(label.column)
+    if label.equals is not None:
+        values = as_texts(column, label.column)
+        known = np.array([value is not None for value in values])
+        happened = (values == text(label.equals)).astype(np.float32)
+        if not happened.any():
+            some = ", ".join(sorted(map(repr, set(values[known].tolist())))[:10])
+            raise FeatureError(
+                field, f"column {label.column!r} never equals {label.equals!r}; it holds {some}"
+            )
+    else:
+        try:
+            numbers = as_numbers(column, label.column)
+        except FeatureError as error:
+            raise FeatureError(
+                field,
+                f"column {label.column!r} of {log.file}: {error.message}; say which value is the event:"
+                f' {{ column = "{label.column}", equals = … }}',
+            ) from None
+        known = ~np.isnan(numbers)
+        happened = (numbers if label.above is None else numbers > label.above).astype(np.float32)
+    return np.where(known, happened, np.float32(np.nan if label.empty is None else label.empty))
+
+
+def _tables(config: TabularConfig, folder: Folder, log: Frame) -> tuple[dict[str, Table], dict[str, Column]]:
+    """Tables by name, and what the rows of the log say themselves of their fields, by path."""
+    tables: dict[str, Table] = {}
+    inline: dict[str, Column] = {}
+    for name in {"user": None, "item": None} | dict.fromkeys(config.tables):
+        table, key = config.tables.get(name, TableConfig()), config.key(name)
+        if table.file is not None:
+            tables[name] = _table_of_file(name, table, key, folder)
+            continue
+        columns = {field: log.column(column) for field, column in (table.fields or {}).items()}
+        inline |= {f"{name}.{field}": column for field, column in columns.items()}
+        tables[name] = last_seen(name, [as_texts(log.column(part), part) for part in key], columns)
+    return tables, inline
+
+
+def _table_of_file(name: str, table: TableConfig, key: Sequence[str], folder: Folder) -> Table:
+    file = table.file or ""
+    wanted = [*key, *(table.fields or {}).values()]
+    frame = folder.read(file, wanted, whole=table.fields is None)
+    keys = [frame.keys(part) for part in key]
+    repeated = pd.DataFrame(dict(enumerate(keys))).duplicated().to_numpy()
+    if repeated.any():
+        twice = ", ".join(repr(part[repeated][0]) for part in keys)
+        raise FeatureError(
+            file,
+            f"the key {', '.join(key)} comes again in {int(repeated.sum()):,} rows, {twice} among them;"
+            " keep one row a key",
+        )
+    fields = table.fields or {column: column for column in frame.data.columns if column not in key}
+    return Table(name, keys, {field: frame.column(column) for field, column in fields.items()})
