@@ -95,7 +95,8 @@ async def greatest(
         pairs += [(found.tasks[task], scores.tasks[task]) for task in scores.tasks]
         for ours, theirs in pairs:
             apart = max(apart, disagreement(ours, theirs))
-            relative = max(relative, float((np.abs(ours - theirs) / np.abs(theirs)).max()))
+            least = np.finfo(np.float32).tiny  # a completion can be 0
+            relative = max(relative, float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), least)).max()))
     return apart, relative
 
 
