@@ -24,7 +24,7 @@ import uvloop
 from benchmarks.load import Connection, Pool, message, poisson, report
 from benchmarks.machine import describe
 from benchmarks.offline import Offline
-from benchmarks.serving import Service, deployed, end_on_sigterm, serving
+from benchmarks.running import Service, deployed, end_on_sigterm, serving
 
 REQUESTS = 40
 CONNECTIONS = 16

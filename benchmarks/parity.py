@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.load import Pool, in_parallel, message
 from benchmarks.machine import describe
 from benchmarks.offline import Offline, Request, Scores, answered
-from benchmarks.serving import Service, deployed, end_on_sigterm, serving
+from benchmarks.running import Service, deployed, end_on_sigterm, serving
 from service.bundle.golden import disagreement
 from training.config import load_config
 from training.datasets import load_log

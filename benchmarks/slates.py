@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.load import Pool, in_parallel, message
 from benchmarks.machine import describe
 from benchmarks.offline import Offline, Request, answered
-from benchmarks.serving import Service, deployed, end_on_sigterm, serving
+from benchmarks.running import Service, deployed, end_on_sigterm, serving
 from service.bundle.columns import as_numbers
 from service.bundle.manifest import Manifest
 from training.config import TrainingConfig, load_config

@@ -25,7 +25,7 @@ import uvloop
 from benchmarks.load import Outcome, Pool, message, poisson, report
 from benchmarks.machine import describe
 from benchmarks.offline import Offline, Request, Scores, answered
-from benchmarks.serving import Service, deployed, end_on_sigterm, serving
+from benchmarks.running import Service, deployed, end_on_sigterm, serving
 from service.bundle.golden import disagreement
 from service.bundle.manifest import TOLERANCE
 

@@ -147,10 +147,17 @@ class _Operation:
                 raise SwapRefused(f"{self.version} cannot be loaded: {error}") from None
 
     def move(self) -> Deployment:
-        """Let the ranker serve with the version."""
+        """Let the ranker serve with the version.
+
+        Raises:
+            Superseded: a later operation on this ranker began.
+            SwapRefused: it is not staged any more.
+        """
 
         def change(deployed: Deployment) -> Deployment:
             present = self._present(deployed)
+            if present.staged != self.version:  # let go while this waited: cancelling it stopped no thread
+                raise SwapRefused(f"{self.version} was unstaged before ranker {self.ranker!r} could move")
             previous = present.previous if present.version == self.version else present.version
             update = {"version": self.version, "previous": previous, "staged": None, "staged_until": None}
             return deployed.having(self.ranker, present.model_copy(update=update))

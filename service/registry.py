@@ -188,10 +188,10 @@ class Registry:
 
     async def _look(self) -> None:
         """Read deployment.json if it was replaced, or could not be read the last time."""
-        stamp = await asyncio.to_thread(deployment.stamp, self._models)
-        if stamp == self._stamp and self._complaint is None:
-            return
         try:
+            stamp = await asyncio.to_thread(deployment.stamp, self._models)
+            if stamp == self._stamp and self._complaint is None:
+                return
             if stamp is None:
                 raise BundleError("deployment.json is gone; put it back, or promote a version")
             desired = await asyncio.to_thread(deployment.read, self._models)

@@ -174,7 +174,9 @@ def _load_all(load: Callable[[str], Model], jobs: SimpleQueue[Job | None]) -> No
         try:
             made.set_result(load(version))
         except BaseException as error:  # SystemExit and its like too: the thread lasts
-            made.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            # No future that is awaited takes a StopIteration: it would be waited for for ever.
+            fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            made.set_exception(error if fits else RuntimeError(repr(error)))
         del job, made  # this frame must keep no model in memory
 
 

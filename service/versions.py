@@ -6,6 +6,7 @@ All of it is read from the folder, so the command line says the same as any work
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -82,7 +83,11 @@ class Versions:
             BundleError: deployment.json cannot be read.
         """
         desired, workers = deployment.read(self._models), deployment.live(self._models)
-        return [self._line(version, desired, workers) for version in store.versions(self._models)]
+        lines = []
+        for version in store.versions(self._models):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                lines.append(self._line(version, desired, workers))
+        return lines
 
     def one(self, version: str) -> VersionDetail:
         """All that a version claims. Blocks on the disk.
@@ -92,8 +97,12 @@ class Versions:
             BundleError: its manifest, or deployment.json, cannot be read.
         """
         folder = self.folder(version)
+        try:
+            line = self._line(version, deployment.read(self._models), deployment.live(self._models))
+            files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        except FileNotFoundError:  # deleted meanwhile
+            raise UnknownVersion(version, store.versions(self._models)) from None
         manifest = store.read_manifest(folder)
-        line = self._line(version, deployment.read(self._models), deployment.live(self._models))
         schema = manifest.features
         return VersionDetail(
             **line.model_dump(),
@@ -103,7 +112,7 @@ class Versions:
                 FeatureLine(name=feature.name, kind=feature.kind, scope=schema.scope(feature))
                 for feature in schema.features
             ],
-            files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+            files=files,
             metrics=manifest.metrics,
             training=manifest.training,
             commit=manifest.commit,

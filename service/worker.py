@@ -34,23 +34,32 @@ SWITCH_INTERVAL_S = 0.0005
 LINGER_S = 1.0  # for a request that is on its way on an open connection when accepting ends
 
 
-def run_worker(app: App, sock: socket.socket, *, drain_grace_s: float, on_drain: Callable[[], None]) -> None:
+def run_worker(
+    app: App,
+    sock: socket.socket,
+    *,
+    drain_grace_s: float,
+    on_drain: Callable[[], None],
+    linger_s: float = LINGER_S,
+) -> None:
     """Serve `app` on the listening `sock` until told to stop, then end in order and return.
 
-    `on_drain` is called once, on the event loop, when the grace of `drain_grace_s` seconds begins.
+    `on_drain` is called once, on the event loop, when the grace of `drain_grace_s` seconds begins. After that
+    an open connection has `linger_s` seconds for a request that is on its way.
     SystemExit where the app's lifespan fails to start; a worker told to stop before that dies of the signal.
     """
     # A version that loads beside the requests is Python too: the loop must not wait 5 ms each time it wakes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     heap.keep_large_blocks_apart()
-    _Server(app, drain_grace_s, on_drain).run([sock])
+    _Server(app, drain_grace_s, on_drain, linger_s).run([sock])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server with an end of its own; a subclass because signals and ticks are methods there."""
 
-    def __init__(self, app: App, drain_grace_s: float, on_drain: Callable[[], None]) -> None:
+    def __init__(self, app: App, drain_grace_s: float, on_drain: Callable[[], None], linger_s: float) -> None:
         self._app, self._drain_grace_s, self._on_drain = app, drain_grace_s, on_drain
+        self._linger_s = linger_s
         self._signal: int | None = None
         self._stop_at = math.inf
         config = uvicorn.Config(
@@ -100,7 +109,7 @@ class _Server(uvicorn.Server):
             server.close()
         for listener in listeners:
             await self._accept_rest(listener)
-        last = time.monotonic() + LINGER_S
+        last = time.monotonic() + self._linger_s
         while self.server_state.connections and time.monotonic() < last:  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)

@@ -126,11 +126,17 @@ def read(models: Path) -> Deployment:
 
 
 def stamp(models: Path) -> tuple[int, int, int] | None:
-    """Something that differs whenever deployment.json was replaced; one system call."""
+    """Something that differs whenever deployment.json was replaced; one system call.
+
+    Raises:
+        BundleError: deployment.json cannot be looked at; with the reason.
+    """
     try:
         stat = os.stat(models / _DEPLOYMENT)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BundleError(f"{_DEPLOYMENT} cannot be read: {error.strerror}") from None
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 

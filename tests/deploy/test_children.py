@@ -100,7 +100,7 @@ def test_a_child_that_has_ended_keeps_its_code() -> None:
 
 def test_a_child_that_does_not_listen_is_killed() -> None:
     """After the patience, and no later than a second Ctrl-C."""
-    for patience_s, press_s in ((0.1, 60.0), (60.0, 0.1)):
+    for patience_s, press_s in ((0.1, 60.0), (60.0, 1.0)):
         with subprocess.Popen(STUBBORN, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()

@@ -114,6 +114,10 @@ def test_settings_of_another_service_do_not_count() -> None:
 
 
 def test_a_free_port_can_be_listened_on() -> None:
-    """By another process."""
-    code = f"import socket; socket.create_server(('127.0.0.1', {free_port()})).close()"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    """By another process, unless a third was faster."""
+
+    def listened_on() -> bool:
+        code = f"import socket; socket.create_server(('127.0.0.1', {free_port()})).close()"
+        return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+    assert any(listened_on() for _ in range(3))

@@ -106,6 +106,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def jump(seconds: float) -> None:
+    """Let so much time pass at once, by the loop's clock, and all happen that comes of it."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    loop.time = lambda: time() + seconds  # type: ignore[method-assign]  # it ends with its test
+    await settle()
+
+
 async def outcomes(tasks: Sequence[asyncio.Task[str]]) -> list[str | BaseException]:
     """What each caller got."""
     return await asyncio.gather(*tasks, return_exceptions=True)

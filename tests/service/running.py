@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from benchmarks.load import Outcome, Pool, message
-from benchmarks.serving import Service
+from benchmarks.running import Service
 from service.bundle.golden import GoldenRequest
 from tests.service.answers import Expected, body
 

@@ -44,7 +44,7 @@ class Shelf:
     """Where versions are loaded from: some are broken, some take until the test lets them."""
 
     def __init__(self, models: Path, *versions: str) -> None:
-        self.broken: dict[str, Exception] = {}
+        self.broken: dict[str, BaseException] = {}
         self.held: dict[str, threading.Event] = {}
         self.loads: list[str] = []
         self.in_memory: list[str] = []

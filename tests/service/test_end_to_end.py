@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmarks.load import Pool, in_parallel
-from benchmarks.serving import Service, deployed, serving
+from benchmarks.running import Service, deployed, serving
 from service.bundle import deployment
 from service.bundle.manifest import Manifest
 from service.cli import cli
@@ -214,7 +214,7 @@ async def test_sigterm_loses_no_request(bundles: Path, truth: Truth) -> None:
     """Unready first, while all are answered; then the port closes, what is left is drained, exit code 0."""
     with (
         deployed(bundles, ["v1"]) as models,
-        serving(models, workers=2, drain_grace_s=2, **SETTINGS) as service,
+        serving(models, workers=2, drain_grace_s=5, **SETTINGS) as service,
     ):
         async with Pool(service.port) as pool, load(pool, SENT) as outcomes:
             await more(outcomes)

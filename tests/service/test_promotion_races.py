@@ -1,39 +1,21 @@
 """Operations at once, and workers that come and go meanwhile: the last to begin wins."""
 
 import asyncio
-import multiprocessing
 import os
+import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from service import promotion
 from service.bundle import deployment
-from service.bundle.deployment import WorkerStatus
+from service.bundle.deployment import DeployedRanker, Deployment, WorkerStatus
 from service.errors import Superseded
 from service.promotion import Promoted
-from tests.service.operations import Workers, all_serve, promote, rollback, state, two_workers
+from tests.service.bundle.processes import dead_pid
+from tests.service.operations import Workers, all_serve, promote, rollback, state
 from tests.service.shelf import Shelf, serves, until, worker
-
-
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    """Four versions, which the first worker loads."""
-    return Shelf(tmp_path, "v1", "v2", "v3", "v4")
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Shelf:
-    """The same versions, as the second worker loads them."""
-    return Shelf(tmp_path)
-
-
-@pytest.fixture
-async def workers(tmp_path: Path, shelf: Shelf, other: Shelf) -> AsyncIterator[Workers]:
-    """Both serve v1."""
-    async with two_workers(tmp_path, shelf, other) as both:
-        yield both
 
 
 async def test_the_later_one_wins(tmp_path: Path, shelf: Shelf, workers: Workers) -> None:
@@ -109,8 +91,9 @@ async def test_cancelled(tmp_path: Path, shelf: Shelf, workers: Workers) -> None
     assert all_serve(workers) == {"v1"}
 
 
-async def test_cancelled_as_it_begins(tmp_path: Path, workers: Workers) -> None:
+async def test_cancelled_as_it_begins(tmp_path: Path, shelf: Shelf, workers: Workers) -> None:
     """However early it is cancelled, a promotion leaves nothing staged."""
+    free = shelf.hold("v2")
     for turns in range(12):
         moving = asyncio.create_task(promote(tmp_path, "v2"))
         for _ in range(turns):
@@ -119,6 +102,34 @@ async def test_cancelled_as_it_begins(tmp_path: Path, workers: Workers) -> None:
         await asyncio.wait([moving])
         await asyncio.sleep(0.02)
         assert state(tmp_path).staged is None
+    free.set()
+    assert all_serve(workers) == {"v1"}
+
+
+async def test_cancelled_as_it_moves(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move that comes late, after its promotion was cancelled and unstaged, moves nothing."""
+    begun, free, ended = threading.Event(), threading.Event(), threading.Event()
+    move = promotion._Operation.move
+
+    def late(operation: promotion._Operation) -> Deployment:
+        begun.set()
+        try:
+            assert free.wait(10)
+            return move(operation)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(promotion._Operation, "move", late)
+    moving = asyncio.create_task(promote(tmp_path, "v2"))
+    await until(begun.is_set)
+    moving.cancel()
+    await asyncio.wait([moving])
+    assert moving.cancelled()
+    free.set()
+    await until(ended.is_set)
+    assert state(tmp_path) == DeployedRanker(version="v1", operation=2)
     assert all_serve(workers) == {"v1"}
 
 
@@ -151,14 +162,11 @@ async def test_a_worker_comes_meanwhile(tmp_path: Path, other: Shelf, shelf: She
 
 async def test_the_dead_are_not_waited_for(tmp_path: Path, workers: Workers) -> None:
     """Status files of dead and of silent workers hold nothing up."""
-    dead = multiprocessing.get_context("fork").Process(target=os.getpid)
-    dead.start()
-    dead.join()
     now = time.time()
-    for name, pid, written in (("dead", dead.pid, now), ("hung", os.getpid(), now - deployment.STALE_S)):
+    for name, pid, written in (("dead", dead_pid(), now), ("hung", os.getpid(), now - deployment.STALE_S)):
         status = WorkerStatus(
             worker=name,
-            pid=pid or 1,
+            pid=pid,
             host=deployment.this_host(),
             started=0,
             heartbeat=now,
@@ -188,8 +196,8 @@ def report_ready(models: Path, **changes: object) -> None:
 async def test_one_does_not_follow(tmp_path: Path, workers: Workers) -> None:
     """A worker that was ready and then does not follow is named, after a while."""
     report_ready(tmp_path)
-    moved = await promote(tmp_path, "v2", timeout_s=1)
-    assert moved.behind == {"w3": "not within 1 s"}
+    moved = await promote(tmp_path, "v2", timeout_s=3)
+    assert moved.behind == {"w3": "not within 3 s"}
     assert moved.workers == ("w1", "w2")
     assert all_serve(workers) == {"v2"}
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,12 +15,6 @@ from tests.service.shelf import Shelf, answered_by, deploy, opened, serves, unti
 
 CLICK = {"groups": [{"factors": [{"task": "click", "weight": 2}]}]}
 BUY = {"groups": [{"factors": [{"task": "buy"}]}]}
-
-
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    """Three versions to load."""
-    return Shelf(tmp_path, "v1", "v2", "v3")
 
 
 async def test_nothing_deployed(tmp_path: Path, shelf: Shelf) -> None:
@@ -143,13 +138,17 @@ async def test_what_is_deployed_is_tried_again(tmp_path: Path, shelf: Shelf) -> 
         assert (registry.failed, registry.rankers()["default"].problem) == ({}, None)
 
 
-async def test_what_was_staged_by_one_who_died_is_let_go(tmp_path: Path, shelf: Shelf) -> None:
+async def test_what_was_staged_by_one_who_died_is_let_go(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When its time has passed a staged version is as one that was unstaged."""
-    deploy(tmp_path, version="v1", staged="v2", staged_until=time.time() + 0.5)
+    deploy(tmp_path, version="v1", staged="v2", staged_until=time.time() + 60)
     deploy(tmp_path, "feed", staged="v3", staged_until=time.time() - 1)
     async with opened(worker(tmp_path, shelf)) as registry:
         await until(lambda: registry.status().ready == ("v1", "v2"))
         assert registry.rankers().keys() == {"default"}
+        later = SimpleNamespace(time=lambda: time.time() + 120, monotonic=time.monotonic)
+        monkeypatch.setattr("service.registry.time", later)
         await until(lambda: shelf.in_memory == ["v1"])
     assert shelf.loads == ["v1", "v2"]
 
@@ -205,6 +204,25 @@ async def test_a_broken_deployment_changes_nothing(
         path.unlink(missing_ok=True)
         deploy(tmp_path, version="v2")
         await until(lambda: answered_by(registry) == "v2")
+        assert registry.complaint is None
+
+
+async def test_a_deployment_that_cannot_be_looked_at(tmp_path: Path, shelf: Shelf) -> None:
+    """It is complained of; the worker's heart beats on, and it serves and loads what it was told before."""
+    free = shelf.hold("v2")
+    deploy(tmp_path, version="v1", staged="v2")
+    path = tmp_path / "deployment.json"
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: serves(registry))
+        path.unlink()
+        path.symlink_to(path)
+        await until(lambda: registry.complaint)
+        assert registry.complaint == "deployment.json cannot be read: Too many levels of symbolic links"
+        free.set()
+        await until(lambda: deployment.live(tmp_path)[0].ready == ("v1", "v2"))
+        path.unlink()
+        deploy(tmp_path, version="v3")
+        await until(lambda: answered_by(registry) == "v3")
         assert registry.complaint is None
 
 

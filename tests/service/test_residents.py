@@ -18,12 +18,6 @@ from service.residents import Residents
 from tests.service.shelf import Shelf, answered_by, deploy, opened, serves, until, worker
 
 
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    """Three versions to load."""
-    return Shelf(tmp_path, "v1", "v2", "v3")
-
-
 async def test_loading_leaves_the_loop_alone(tmp_path: Path, shelf: Shelf) -> None:
     """A load blocks a thread of its own, one for all loads, which keeps no process from ending.
 
@@ -145,6 +139,21 @@ async def test_what_fails_is_due_again_later_and_later(shelf: Shelf) -> None:
     assert residents.due == frozenset()
     residents.forget(["v1"])
     assert await fail() == 100.0
+    await residents.close()
+
+
+@pytest.mark.parametrize(
+    "error", [StopIteration(3), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()]
+)
+async def test_nothing_that_a_load_raises_can_stop_the_loading(shelf: Shelf, error: BaseException) -> None:
+    """What no future may carry, or what would end the thread, is a reason like any other."""
+    shelf.broken["v1"] = error
+    residents = Residents(shelf.load, retry_s=100.0)
+    for version in ("v1", "v2"):
+        residents.load(version)
+        await until(lambda: residents.loading is None)
+    assert type(error).__name__ in residents.failed["v1"].reason
+    assert residents.ready.keys() == {"v2"}
     await residents.close()
 
 

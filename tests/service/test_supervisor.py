@@ -25,7 +25,8 @@ if place.index == int(os.environ.get("TEST_BROKEN", -1)):
     sys.exit(3)
 stop = os.environ.get("TEST_STOP")
 if stop == "never":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 if stop == "badly":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(5))
 while True:

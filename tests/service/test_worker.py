@@ -144,7 +144,7 @@ class Client:
 
 async def test_sigterm_under_load_loses_no_request() -> None:
     """Unready first, then drained: who keeps a connection alive is told to close it, and all are answered."""
-    async with serving(grace_s=0.5, workers=2) as service:
+    async with serving(grace_s=3, workers=2) as service:
         counts: Counter[str] = Counter()
         clients = [asyncio.create_task(Client(service, counts).run()) for _ in range(8)]
         watching = await service.connect()
@@ -166,7 +166,7 @@ async def test_what_is_in_flight_at_the_end_is_answered() -> None:
     async with serving(grace_s=0) as service:
         idle = await service.connect()
         await idle.get("/")
-        slow = asyncio.create_task(service.get("/1.5"))
+        slow = asyncio.create_task(service.get("/5"))
         await service.get("/")
         service.process.send_signal(signal.SIGTERM)
         await service.refuses()
@@ -178,7 +178,7 @@ async def test_what_is_in_flight_at_the_end_is_answered() -> None:
 
 async def test_a_connection_whose_request_is_on_its_way_is_answered() -> None:
     """Accepted before the port closed, asked after: uvicorn alone would drop it."""
-    async with serving(grace_s=0) as service:
+    async with serving(grace_s=0, TINY_LINGER="15") as service:
         early = await service.connect()
         await service.get("/")
         service.process.send_signal(signal.SIGTERM)

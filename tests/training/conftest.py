@@ -1,15 +1,22 @@
-"""Bundles that cost seconds to export, made once."""
+"""What holds for every test of the trainer, and bundles that cost seconds to export, made once."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+import torch
 
 from service.bundle.store import verify
 from tests.training import worlds
 from tests.training.worlds import Exported
 from training.export import export
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The weights that a test draws do not depend on which tests ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", params=[worlds.MMOE, worlds.SHARED_BOTTOM], ids=["mmoe", "shared_bottom"])

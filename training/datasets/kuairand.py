@@ -50,9 +50,9 @@ def read(folder: Path) -> Log:
     """The log of a folder, exact repeats dropped, in order of time.
 
     Labels: the logged events, `completion` (play over duration, at most 1; NaN where the duration is 0 or
-    missing), `watch_time` in seconds, and `click_and_like`, what a funnel from click to like leads to: some
-    likes come without a click. Context: hour, tab. Beside the files' own columns a user has the lengths of her
-    histories, and a video how often it stands in those of all users (``like_seq_count``).
+    missing), `watch_time` in seconds, and `click_and_like`, where a funnel from click to like ends: some
+    likes come without a click. Context: hour, tab. Beside the files' own columns a user has the lengths of
+    her histories, and a video how often it stands in those of all users (``like_seq_count``).
 
     Raises:
         FileNotFoundError: a file is missing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Protocol, cast
 
 import torch
@@ -18,13 +19,13 @@ from service.bundle.manifest import TaskSpec
 from training.layers import Projection, SideEmbedding, Slots, Towers, embedding_table
 from training.models.esmm import ESMM, ESMMConfig, FunnelTowers, funnel
 from training.models.mmoe import MMoE, MMoEConfig
-from training.models.omoe import OMoE, OMoEConfig
+from training.models.omoe import OMoE
 from training.models.ple import PLE, PLEConfig
 from training.models.shared_bottom import SharedBottom, SharedBottomConfig
 from training.models.single_task import SingleTask, SingleTaskConfig
 
 ModelConfig = Annotated[
-    MMoEConfig | OMoEConfig | PLEConfig | ESMMConfig | SharedBottomConfig | SingleTaskConfig,
+    MMoEConfig | PLEConfig | ESMMConfig | SharedBottomConfig | SingleTaskConfig,
     Field(discriminator="name"),
 ]
 
@@ -88,10 +89,10 @@ class MultiTaskModel(nn.Module):
         self.network.towers.start_at(logits)
 
     def ignore_constants(self, values: Sequence[Tensor]) -> None:
-        """Zero the first layers' weights of numbers that never vary in training.
+        """Hold the first layers' weights of numbers that never vary in training at zero.
 
         The flag of a value that is never missing gets no gradient; left as drawn, its weights would move the
-        scores of every item that has no features.
+        scores of every item that has no features. A number that is never 0 would be trained as a second bias.
 
         Args:
             values: the value arrays ``[B, V]`` of the sides.
@@ -103,6 +104,7 @@ class MultiTaskModel(nn.Module):
             for projection in self.projections.values():
                 with torch.no_grad():
                     projection.weight[rows] = 0.0
+                projection.weight.register_hook(partial(torch.index_fill, dim=0, index=rows, value=0.0))
             start += side.width
 
     def forward(
@@ -164,10 +166,10 @@ def build(config: ModelConfig, inputs: Inputs, tasks: Sequence[TaskSpec]) -> Mul
     widths = [slots.width(config.embedding) for slots in (inputs.user, inputs.item, inputs.cross)]
     network: Network
     match config:
+        case MMoEConfig(name="omoe"):
+            network = OMoE(config, widths, len(tasks))
         case MMoEConfig():
             network = MMoE(config, widths, len(tasks))
-        case OMoEConfig():
-            network = OMoE(config, widths, len(tasks))
         case PLEConfig():
             network = PLE(config, widths, len(tasks))
         case ESMMConfig():

@@ -23,6 +23,8 @@ from training.layers import ExpertStack, Projection, Towers
 
 LEAST_GAP = 1e-4
 """in log odds, by which an event is held to be rarer than the one before it in the funnel"""
+MOST_LOGIT = 16.0
+"""of a quotient: float32 has few numbers left between its probability and 1"""
 
 
 class ESMMConfig(BaseModel):
@@ -100,11 +102,11 @@ def joint_logit(before: Tensor, conditional: Tensor) -> Tensor:
 def conditional_logit(before: Tensor, reached: Tensor) -> Tensor:
     """Logit of σ(reached)/σ(before), the inverse of `joint_logit`; its guard keeps the ratio below 1.
 
-    With a = before and c = reached, 1/p − 1 = (e^−c − e^−a) / (1 + e^−a), for a gap a − c > 0. Where networks
-    of their own give none, as they may, the gap is taken to be `LEAST_GAP`.
+    With a = before and the gap g = a − reached > 0, 1/p − 1 = (e^g − 1) / (1 + e^a). Where networks of their
+    own give no gap, as they may, it is taken to be `LEAST_GAP`; the logit is at most `MOST_LOGIT`.
     """
     gap = (before - reached).clamp(min=LEAST_GAP)
-    return softplus(-before) + reached - torch.log(-torch.expm1(-gap))
+    return (softplus(before) - gap - torch.log(-torch.expm1(-gap))).clamp(max=MOST_LOGIT)
 
 
 class FunnelTowers(nn.Module):

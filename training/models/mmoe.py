@@ -14,14 +14,14 @@ from training.layers import ExpertStack, Gates, Projection, Towers, mix
 
 
 class MMoEConfig(BaseModel):
-    """Sizes of an MMoE; the last of `expert_hidden` is the width that the gates mix.
+    """Sizes of an MMoE, or of an OMoE, its baseline; the last of `expert_hidden` is the width that gates mix.
 
     With experts of each task's own beside the shared ones, or in levels, an MMoE is `PLEConfig`'s.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: Literal["mmoe"] = "mmoe"
+    name: Literal["mmoe", "omoe"] = "mmoe"
     embedding: PositiveInt = 16
     experts: PositiveInt = 8
     expert_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)

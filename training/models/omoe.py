@@ -5,28 +5,11 @@ with Multi-gate Mixture-of-Experts", KDD 2018 (eq. 5).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from training.layers import ExpertStack, Gates, Projection, Towers, mix
-
-
-class OMoEConfig(BaseModel):
-    """Sizes of an OMoE; the last of `expert_hidden` is the width that the gate mixes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    name: Literal["omoe"] = "omoe"
-    embedding: PositiveInt = 16
-    experts: PositiveInt = 8
-    expert_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)
-    gate_hidden: tuple[PositiveInt, ...] = ()
-    gate_temperature: PositiveFloat = 1.0
-    tower_hidden: tuple[PositiveInt, ...] = (64,)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+from training.models.mmoe import MMoEConfig
 
 
 class OMoE(nn.Module):
@@ -38,7 +21,7 @@ class OMoE(nn.Module):
         tasks: how many.
     """
 
-    def __init__(self, config: OMoEConfig, widths: Sequence[int], tasks: int) -> None:
+    def __init__(self, config: MMoEConfig, widths: Sequence[int], tasks: int) -> None:
         super().__init__()
         hidden = config.expert_hidden
         self.gate = Gates(1, config.experts, config.gate_hidden, config.gate_temperature)

@@ -1,6 +1,5 @@
 """The desired state and the workers' reports, as files."""
 
-import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from service.bundle.deployment import (
 )
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
+from tests.service.bundle.processes import count_up, dead_pid, started
 
 
 def serve(version: str, ranker: str = "default") -> Deployment:
@@ -45,15 +45,6 @@ def age(models: Path, worker: str, seconds: float) -> None:
     """Let its status file have been written so long ago."""
     then = time.time() - seconds
     os.utime(models / ".workers" / f"{worker}.json", (then, then))
-
-
-def dead_pid() -> int:
-    """The number of a process that has ended."""
-    process = multiprocessing.get_context("fork").Process(target=os.getpid)
-    process.start()
-    process.join()
-    assert process.pid is not None
-    return process.pid
 
 
 def test_nothing_deployed(tmp_path: Path) -> None:
@@ -134,23 +125,9 @@ def test_unreadable_deployment(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def count_up(models: Path, times: int) -> None:
-    """Add one to the ranker's operation, over and over."""
-
-    def change(deployed: Deployment) -> Deployment:
-        present = deployed.rankers.get("default", DeployedRanker())
-        return deployed.having("default", DeployedRanker(operation=present.operation + 1))
-
-    for _ in range(times):
-        update(models, change)
-
-
 def test_writers_do_not_lose_each_others_changes(tmp_path: Path) -> None:
     """Four processes that change the state at once change it one after the other."""
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=count_up, args=(tmp_path, 25)) for _ in range(4)]
-    for writer in writers:
-        writer.start()
+    writers = [started(count_up, tmp_path, 25) for _ in range(4)]
     for writer in writers:
         writer.join()
     assert read(tmp_path).generation == 100

@@ -1,20 +1,16 @@
 """Bundles are written whole or not at all, and never change."""
 
-import multiprocessing
-import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Manifest
 from service.bundle.store import verify, versions, write
+from tests.service.bundle.processes import die_while_filling, started, write_for_ever
 from tests.service.bundle.sound import FILES, filling, left_over, manifest
 
 
@@ -82,32 +78,6 @@ def test_unfinished_files_are_swept(tmp_path: Path) -> None:
     (tmp_path / ".unfinished-deployment.json-0a").write_bytes(b"{")
     write(tmp_path, "v1", filling("v1"))
     assert left_over(tmp_path) == []
-
-
-def write_for_ever(models: Path, prefix: str) -> None:
-    """Add version after version."""
-    for number in count():
-        write(models, f"{prefix}-{number}", filling(f"{prefix}-{number}"))
-
-
-def die_while_filling(models: Path, at: str) -> None:
-    """Write a bundle and be killed once the file `at` is written."""
-
-    def fill(folder: Path) -> Manifest:
-        for name, content in FILES.items():
-            (folder / name).write_bytes(content)
-            if name == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("unreachable")
-
-    write(models, "v1", fill)
-
-
-def started(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
-    """In a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
-    process.start()
-    return process
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:

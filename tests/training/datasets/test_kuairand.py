@@ -90,7 +90,7 @@ def test_labels_are_the_logged_events(folder: Path) -> None:
 
 
 def test_a_like_without_a_click_is_none_of_the_funnel(folder: Path) -> None:
-    """A video can be liked where it plays by itself: the entire-space label of a like given a click is both."""
+    """A video that plays by itself can be liked unclicked; over all impressions the funnel's end is both."""
     events = [(click, like) for click in (0, 1) for like in (0, 1)]
     write_log(
         folder,

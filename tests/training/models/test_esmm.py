@@ -118,6 +118,7 @@ def test_a_quotient_is_a_probability(before: float, reached: float) -> None:
     a, c = (torch.tensor(logit, requires_grad=True) for logit in (before, reached))
     logit = conditional_logit(a, c)
     assert logit.isfinite()
+    assert logit.sigmoid() < 1
     if reached >= before:
         assert logit.item() >= -np.log(LEAST_GAP) - 1e-3
     logit.backward()

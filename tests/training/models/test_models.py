@@ -15,7 +15,6 @@ from training.layers import Pooled, Slots
 from training.models import Inputs, ModelConfig, MultiTaskModel, build
 from training.models.esmm import ESMMConfig
 from training.models.mmoe import MMoEConfig
-from training.models.omoe import OMoEConfig
 from training.models.ple import PLEConfig
 from training.models.shared_bottom import SharedBottomConfig
 from training.models.single_task import SingleTaskConfig
@@ -30,7 +29,7 @@ CONFIGS = (
     MMoEConfig(embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)),
     MMoEConfig(embedding=4, experts=2, expert_hidden=(5,), tower_hidden=()),
     MMoEConfig(embedding=4, experts=3, expert_hidden=(5,), gate_hidden=(6, 5), gate_temperature=2.0),
-    OMoEConfig(embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)),
+    MMoEConfig(name="omoe", embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)),
     PLEConfig(embedding=4, specific_experts=2, shared_experts=3, levels=((6, 5),)),
     PLEConfig(embedding=4, specific_experts=1, shared_experts=2, levels=((6,), (9, 8), (12,))),
     PLEConfig(embedding=4, specific_experts=0, shared_experts=3, levels=((6,), (8,)), gate_hidden=(6,)),
@@ -172,14 +171,17 @@ def test_a_config_names_its_architecture() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_a_number_that_never_varied_moves_no_score(config: ModelConfig) -> None:
-    """After `ignore_constants`, only the columns that vary in training weigh in the first layers."""
+    """After `ignore_constants`, and a step of training, only columns that vary weigh in the first layers."""
     model, seen = model_of(config), features(INPUTS, 6)
     values = [seen[1].clone(), seen[3].clone(), seen[5].clone()]
-    values[0][:, 1] = values[1][:, 0] = 0.0  # a flag of the user's and one of the item's, never set
+    values[0][:, 1] = 0.0  # a flag of the user's that is never set
+    values[1][:, 0] = 1.0  # and one of the item's that always is
     model.ignore_constants(values)
     first = [values[0] if at == 1 else values[1] if at == 3 else array for at, array in enumerate(seen)]
+    model(*first).square().sum().backward()
+    torch.optim.Adam(model.parameters(), lr=0.1).step()
     flagged = [array.clone() for array in first]
-    flagged[1][:, 1] = flagged[3][:, 0] = 1.0
+    flagged[1][:, 1] = flagged[3][:, 0] = 2.0
     torch.testing.assert_close(model(*flagged), model(*first))
     flagged[1][:, 0] += 1.0
     assert not torch.allclose(model(*flagged), model(*first))

@@ -9,13 +9,14 @@ import torch
 
 from tests.training.models.loops import deep, read, tower
 from tests.training.models.test_models import INPUTS, features, model_of
-from training.models.omoe import OMoE, OMoEConfig
+from training.models.mmoe import MMoEConfig
+from training.models.omoe import OMoE
 
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_omoe_equals_the_paper_written_as_loops(rows: int) -> None:
     """y_k = h_k(Σ_i softmax(W_g x)_i f_i(x)): every task reads the one mixture."""
-    model = model_of(OMoEConfig(embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)))
+    model = model_of(MMoEConfig(name="omoe", embedding=4, experts=3, expert_hidden=(6, 5), tower_hidden=(4,)))
     network = cast(OMoE, model.network)
     batch = features(INPUTS, rows)
     x = read(model, batch)

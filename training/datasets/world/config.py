@@ -31,9 +31,9 @@ class SyntheticConfig(BaseModel):
     latent: float = Field(default=0.1, ge=0, le=2)
     """deviation, in logits, of what no feature tells"""
     hidden_taste: float = Field(default=0.0, ge=0, le=4)
-    """deviation, in logits, of a user's taste for each category that no feature tells and that moves click and
-    conversion alike. Who clicks then is keener to buy than who doesn't, for reasons that nobody sees: what clicks
-    teach of conversion does not hold for the other impressions. At 0 the features say it all."""
+    """deviation, in logits, of a user's taste for each category that no feature tells and that moves click
+    and conversion alike. Who clicks is then keener to buy than others, for reasons that nobody sees: what
+    clicks teach of conversion does not hold for all impressions. At 0, features tell all they share."""
     missing: float = Field(default=0.05, ge=0, lt=1)
     """share of fan counts and lengths that the tables do not know"""
     click_rate: float | None = Field(default=None, gt=0, lt=1)
