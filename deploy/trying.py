@@ -13,16 +13,14 @@ from rich.console import Console
 
 from deploy.log import Log
 
-CANDIDATES, LOAD_CANDIDATES = 5, 500
+CANDIDATES = 5
 
 
 def show_next(console: Console, url: str, rankserve: str, models: Path, log: Log) -> None:
-    """Print them; `rankserve` is that command. What wrk is to send goes to a file beside the versions."""
+    """Print them; `rankserve` is that command."""
     chance = random.Random(13)
     request = log.request(chance, CANDIDATES) | {"tasks": True}
     likes = request | {"fusion": {"groups": [{"factors": [{"task": "like"}]}]}}
-    lua = models / "rank.lua"
-    lua.write_text(lua_script(log.request(chance, LOAD_CANDIDATES)))
     rankserve, folder = shlex.quote(rankserve), shlex.quote(str(models))
     lines = {
         "Rank": [curl(url, request)],
@@ -32,8 +30,9 @@ def show_next(console: Console, url: str, rankserve: str, models: Path, log: Log
             f"{rankserve} promote {log.versions[0]} --models {folder}",
             f"{rankserve} rollback --models {folder}",
         ],
-        f"Put it under load, {LOAD_CANDIDATES} candidates a request": [
-            f"wrk -t2 -c8 -d10s --latency -s {shlex.quote(str(lua))} {url}/v1/rank"
+        "Put it under load": [
+            f"{rankserve} loadtest {url} --rate 40 --duration 10 --users {log.users} --items {log.items}",
+            f"{rankserve} loadtest {url} --sweep auto --chart charts",
         ],
     }
     console.print()
@@ -48,12 +47,3 @@ def curl(url: str, request: Mapping[str, Any]) -> str:
     """A command line that ranks."""
     body = shlex.quote(json.dumps(request))
     return f"curl -s {url}/v1/rank -H 'Content-Type: application/json' -d {body}"
-
-
-def lua_script(request: Mapping[str, Any]) -> str:
-    """For wrk: what it is to send."""
-    return (
-        'wrk.method = "POST"\n'
-        'wrk.headers["Content-Type"] = "application/json"\n'
-        f"wrk.body = [=[{json.dumps(request)}]=]\n"
-    )

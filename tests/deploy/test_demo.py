@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import re
 import shlex
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from deploy.children import DemoError
 from deploy.demo import log_of, make_room, only_demo_in, parse
 from deploy.log import KUAIRAND, SYNTHETIC
-from deploy.trying import curl, lua_script, show_next
+from deploy.trying import curl, show_next
 
 
 def test_the_command_line_needs_nothing() -> None:
@@ -101,14 +100,6 @@ def test_a_curl_line_holds_the_request() -> None:
     assert json.loads(words[-1]) == request
 
 
-def test_wrk_sends_the_request() -> None:
-    """The JSON stands in brackets that no JSON closes."""
-    request = {"user_id": "7", "candidates": ["1", "2"]}
-    body = re.search(r"wrk\.body = \[=\[(.*)\]=\]", lua_script(request))
-    assert body is not None
-    assert json.loads(body[1]) == request
-
-
 def test_no_line_to_try_is_broken(tmp_path: Path) -> None:
     """On a narrow terminal too: a line is copied whole."""
     console = Console(file=io.StringIO(), width=40)
@@ -116,6 +107,6 @@ def test_no_line_to_try_is_broken(tmp_path: Path) -> None:
     assert isinstance(console.file, io.StringIO)
     lines = [line.strip() for line in console.file.getvalue().splitlines()]
     assert f"bin/rankserve promote demo-1 --models {tmp_path}" in lines
-    assert f"wrk -t2 -c8 -d10s --latency -s {tmp_path / 'rank.lua'} http://127.0.0.1:1/v1/rank" in lines
+    load = "--rate 40 --duration 10 --users 2000 --items 5000"
+    assert f"bin/rankserve loadtest http://127.0.0.1:1 {load}" in lines
     assert sum(line.startswith("curl") and line.endswith("}'") for line in lines) == 2
-    assert (tmp_path / "rank.lua").is_file()

@@ -1,0 +1,204 @@
+"""One generator against a small server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import repeat
+
+import numpy as np
+import pytest
+
+from service.loadtest.client import Pool, Target
+from service.loadtest.measured import Measured
+from service.loadtest.notes import Judged
+from service.loadtest.plan import Arrivals, Load
+from service.loadtest.run import Bounds, Run
+from tests.service.loadtest.stub import Asked, Rank, Stub, message, refusal, serving, slate
+
+BODY = b'{"user_id":"1","candidates":["1","2","3"]}'
+BOUNDS = Bounds(connections=8, in_flight=1_000, timeout_s=5.0)
+
+
+async def run(stub: Stub, load: Load, bounds: Bounds = BOUNDS) -> Measured:
+    """What one generator finds."""
+    target = Target.parse(stub.url)
+    async with Pool(target, bounds.connections) as pool:
+        await pool.open()
+        one = Run(pool, repeat(target.message("POST", "/v1/rank", BODY)), bounds, load)
+        return await one.all(time.monotonic() + 0.05, load.due(), lambda *_: None)
+
+
+def stalling(after_s: float, for_s: float) -> Rank:
+    """A service that freezes once."""
+    clock = time.monotonic
+    begins = clock() + after_s
+
+    async def rank(asked: Asked) -> bytes:
+        if begins <= clock() < begins + for_s:
+            await asyncio.sleep(begins + for_s - clock())
+        return slate(asked)
+
+    return rank
+
+
+def serial(takes_s: float) -> Rank:
+    """A service that does one thing at a time."""
+    engine = asyncio.Lock()
+
+    async def rank(asked: Asked) -> bytes:
+        async with engine:
+            await asyncio.sleep(takes_s)
+        return slate(asked)
+
+    return rank
+
+
+async def test_every_request_is_sent_once_and_counted() -> None:
+    """The slate's version, candidates and the service's own times are noted, too."""
+    async with serving(Stub()) as stub:
+        found = await run(stub, Load(200, 0.5, Arrivals.CONSTANT))
+    assert (found.planned, found.answered, found.failed, len(stub.asked)) == (100, 100, 0, 100)
+    assert (found.versions, found.candidates) == ({"v1": 100}, 300)
+    assert {stage: times.count for stage, times in found.stages.items()} == {"rank": 100, "total": 100}
+    assert (found.latency.count, found.lateness.count) == (100, 100)
+    assert len(stub.connections) == 8  # as many as are allowed are open before the first request, and stay
+
+
+async def test_a_stall_shows_in_the_percentiles() -> None:
+    """All that was due while the service stood still waited for it, though it was to be asked only later.
+
+    A closed loop, which waits for each answer before it asks again, meets the stall once.
+    """
+    async with serving(Stub(stalling(0.5, 1.0))) as stub:
+        found = await run(stub, Load(50, 2.5), Bounds(64, 1_000, 5.0))
+    assert found.failed == 0
+    assert found.latency.ms(100) >= 800
+    assert found.latency.ms(99) >= 500
+    async with serving(Stub(stalling(0.5, 1.0))) as stub:
+        slow = await closed_loop(stub, 2.5)
+    assert slow <= 2
+
+
+async def closed_loop(stub: Stub, seconds: float) -> int:
+    """How many answers took over half a second with one caller."""
+    target, slow = Target.parse(stub.url), 0
+    over = time.monotonic() + seconds
+    async with Pool(target, 1) as pool:
+        while (sent := time.monotonic()) < over:
+            answer = await pool.ask(target.message("POST", "/v1/rank", BODY))
+            slow += answer.at - sent > 0.5
+            await asyncio.sleep(0.02)
+    return slow
+
+
+async def test_a_load_beyond_capacity_is_told() -> None:
+    """A service that does 50 a second at most answers less than 100, and its backlog grows."""
+    async with serving(Stub(serial(0.02))) as stub:
+        load = Load(100, 2.0)
+        found = await run(stub, load)
+    overload = Judged(load, found).overload
+    assert overload is not None
+    assert "asked 100 requests/s" in overload
+    assert "backlog grew" in overload
+    assert found.in_time <= 110
+    assert found.failed == 0
+
+
+async def test_waiting_for_a_connection_is_latency() -> None:
+    """With one connection, requests due at once are answered one after another, and it shows."""
+    async with serving(Stub(serial(0.05))) as stub:
+        load = Load(100, 0.1, Arrivals.CONSTANT)
+        found = await run(stub, load, Bounds(1, 100, 5.0))
+    assert (found.planned, found.answered) == (10, 10)
+    assert found.latency.ms(100) >= 400
+    assert found.queueing.ms(100) >= 350
+    assert "wait for a connection" in " ".join(Judged(load, found).notes())
+    assert len(stub.connections) == 1
+
+
+async def test_what_is_beyond_the_bound_is_not_sent() -> None:
+    """Requests on their way are bounded; the others are counted, and the test ends."""
+    never = asyncio.Event()
+
+    async def rank(asked: Asked) -> bytes:
+        await never.wait()
+        return b""
+
+    async with serving(Stub(rank)) as stub:
+        load = Load(100, 0.5, Arrivals.CONSTANT)
+        found = await run(stub, load, Bounds(2, 5, 1.0))
+        never.set()
+    assert found.errors == {"not sent": 45, "timeout": 5}
+    assert len(stub.asked) <= 5
+    assert found.latency.count == 5  # those given up, with what they waited
+    assert found.latency.ms(50) >= 900
+    notes = " ".join(Judged(load, found).notes())
+    assert "45 requests were not sent" in notes
+    assert "timed out count" in notes
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (refusal(429, "overloaded"), "429 overloaded"),
+        (refusal(504, "deadline_exceeded"), "504 deadline_exceeded"),
+        (message(500, ["broken"]), "500"),
+        (message(200, {"no": "slate"}), "200 without a slate"),
+        (message(200, None), "200 without a slate"),
+        (b"", "reset"),
+        (b"SSH-2.0-hello\r\n", "no HTTP"),
+    ],
+)
+async def test_errors_are_counted_by_kind(answer: bytes, kind: str) -> None:
+    """With the service's own word where it gives one; none of them counts as a latency."""
+
+    async def rank(asked: Asked) -> bytes:
+        return answer
+
+    async with serving(Stub(rank)) as stub:
+        found = await run(stub, Load(100, 0.1, Arrivals.CONSTANT))
+    assert found.errors == {kind: 10}
+    assert found.latency.count == 0
+
+
+async def test_nobody_listens() -> None:
+    """Every request is refused, and the test ends in its time all the same."""
+    async with serving(Stub()) as stub:
+        pass
+    found = await run(stub, Load(100, 0.2, Arrivals.CONSTANT))
+    assert found.errors == {"refused": 20}
+
+
+async def test_connections_that_the_service_ends_are_opened_anew() -> None:
+    """Whether it says so or just closes them: no request is lost to that."""
+
+    async def rank(asked: Asked) -> bytes:
+        return slate(asked).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
+
+    async with serving(Stub(rank)) as stub:
+        found = await run(stub, Load(100, 0.2, Arrivals.CONSTANT), Bounds(2, 100, 5.0))
+    assert (found.answered, found.failed) == (20, 0)
+    assert len(stub.connections) >= 20
+
+
+async def test_windows_part_a_run_by_when_requests_were_due() -> None:
+    """Each with its own latencies and errors; together they are the run."""
+    async with serving(Stub()) as stub:
+        found = await run(stub, Load(100, 0.6, Arrivals.CONSTANT, windows=3))
+    assert [window.planned for window in found.windows] == [20, 20, 20]
+    assert [window.latency.count for window in found.windows] == [20, 20, 20]
+
+
+async def test_what_is_found_travels_and_adds_up() -> None:
+    """Read back it is the same; twice itself has twice the counts and the same percentiles."""
+    async with serving(Stub()) as stub:
+        load = Load(100, 0.3, Arrivals.CONSTANT, windows=2)
+        found = await run(stub, load)
+    read = Measured.decode(found.encode())
+    assert read.summary(load) == found.summary(load)
+    read.add(found)
+    assert (read.planned, read.answered, read.in_time) == (60, 60, 2 * found.in_time)
+    assert np.isclose(read.latency.ms(50), found.latency.ms(50), rtol=2e-3)
+    assert read.stages["rank"].count == 60
+    assert len(read.cpu) == 2
