@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api import Serving, errors, health, models, openapi, rank, rankers
+from service.api import features as feature_routes
 from service.api.edge import Edge
 from service.batcher import BatchRun
 from service.bundle import deployment
@@ -19,6 +21,8 @@ from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
 from service.engine import EngineOptions
 from service.errors import NotReady
+from service.features.features import FeatureOptions, Features
+from service.features.memory import MemoryFeatureStore
 from service.model import Model, ModelOptions
 from service.promotion import Check
 from service.ranker import Ranker
@@ -33,6 +37,8 @@ WATCH_S = 0.25
 Load = Callable[[str], Model]
 """Makes a model of a version; blocks, and raises BundleError with the reason why not."""
 
+_log = logging.getLogger(__name__)
+
 
 def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     """The service as an ASGI app; its lifespan loads what is deployed, and frees it.
@@ -44,14 +50,9 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     executor = ThreadPoolExecutor(1, "engine")
     load = load or loader(settings, executor, telemetry)
     registry = Registry(settings.models, _counted(load, telemetry))
-    serving = Serving(
-        settings=settings,
-        telemetry=telemetry,
-        registry=registry,
-        ranker=Ranker(registry, telemetry),
-        versions=Versions(settings.models),
-        check=proof(load),
-    )
+    features = _features(settings, telemetry)
+    ranker, versions = Ranker(registry, features, telemetry), Versions(settings.models)
+    serving = Serving(settings, telemetry, registry, features, ranker, versions, check=proof(load))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,7 +69,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.serving = serving
-    for module in (rank, models, rankers, health):
+    for module in (rank, models, rankers, feature_routes, health):
         app.include_router(module.router)
     errors.install(app)
     app.add_middleware(Edge, telemetry=telemetry)
@@ -119,8 +120,9 @@ def _counted(load: Load, telemetry: Telemetry) -> Load:
 
 @asynccontextmanager
 async def _running(serving: Serving) -> AsyncIterator[None]:
-    await serving.registry.open()
+    await serving.features.open()
     try:
+        await serving.registry.open()
         await _all_tried(serving)
         await _not_beside_better(serving)
         watch = asyncio.create_task(_watch(serving), name="watch")
@@ -132,6 +134,7 @@ async def _running(serving: Serving) -> AsyncIterator[None]:
                 await watch
     finally:
         await serving.registry.close()
+        await serving.features.close()
 
 
 async def _all_tried(serving: Serving) -> None:
@@ -172,17 +175,51 @@ async def _not_beside_better(serving: Serving) -> None:
 
 async def _watch(serving: Serving) -> None:
     """Measure what only time shows: how late the event loop wakes, and what serves."""
-    loop = asyncio.get_running_loop()
+    loop, complaint = asyncio.get_running_loop(), None
     while True:
         due = loop.time() + WATCH_S
         await asyncio.sleep(WATCH_S)
-        serving.telemetry.lag(max(0.0, loop.time() - due))
-        residents = serving.registry.residents()
-        provider = next((resident.model.provider for resident in residents), "none")
-        serving.telemetry.serving(serving.registry.status().rankers, provider)
-        serving.telemetry.pending(sum(resident.model.batcher.pending_rows for resident in residents))
-        problems = [ranker for ranker in serving.registry.rankers().values() if ranker.problem]
-        serving.telemetry.not_as_deployed(len(problems))
+        try:
+            _measure(serving, late_s=max(0.0, loop.time() - due))
+            complaint = None
+        except Exception as error:  # a full disk under the metrics: requests are still being served
+            if complaint != repr(error):
+                _log.exception("cannot measure what serves; trying on")
+            complaint = repr(error)
+
+
+def _measure(serving: Serving, late_s: float) -> None:
+    serving.telemetry.lag(late_s)
+    residents = serving.registry.residents()
+    provider = next((resident.model.provider for resident in residents), "none")
+    serving.telemetry.serving(serving.registry.status().rankers, provider)
+    serving.telemetry.pending(sum(resident.model.batcher.pending_rows for resident in residents))
+    serving.telemetry.store_state(serving.features.store.state)
+    problems = [ranker for ranker in serving.registry.rankers().values() if ranker.problem]
+    serving.telemetry.not_as_deployed(len(problems))
+
+
+def _features(settings: Settings, telemetry: Telemetry) -> Features:
+    """Rows in Redis where there is one; else in this worker's memory, which only a lone worker can keep."""
+    options = FeatureOptions(
+        timeout_s=settings.features_timeout_ms / 1e3,
+        ttl_s=settings.features_ttl_s,
+        near_rows=settings.features_near_rows,
+    )
+    if settings.redis is None:
+        return Features(MemoryFeatureStore(), options, telemetry, shared=settings.workers == 1)
+    # Imported here: a service without Redis does without its client.
+    from service.features.redis import RedisFeatureStore, RedisOptions
+
+    store = RedisFeatureStore(
+        settings.redis.get_secret_value(),
+        RedisOptions(
+            prefix=settings.redis_prefix,
+            timeout_s=options.timeout_s,
+            connect_timeout_s=settings.redis_connect_timeout_ms / 1e3,
+        ),
+    )
+    return Features(store, options, telemetry)
 
 
 def _own_version() -> str:

@@ -12,19 +12,20 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from service import logs, promotion
+from service import cli_features, logs, promotion
 from service.bundle.errors import BundleError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.errors import NotFollowed, RankserveError, SwapRefused
+from service.loadtest.cli import loadtest
+from service.options import Models, option
+from service.options import settings as configured
 from service.promotion import Promoted
 from service.settings import LogLevel, Provider, Settings
 from service.supervisor import Supervisor, inherited, listen
@@ -35,14 +36,12 @@ from service.worker import run_worker
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bundles = typer.Typer(no_args_is_help=True, help="Look at the bundles in the models folder.")
 cli.add_typer(bundles, name="bundles")
+cli.command()(loadtest)
+features = typer.Typer(no_args_is_help=True, help="Look after the feature store.")
+features.command()(cli_features.load)
+cli.add_typer(features, name="features")
 
 
-def _help(setting: str) -> Any:
-    """An option that overrides a setting, with the setting's own help text."""
-    return typer.Option(help=f"{Settings.model_fields[setting].description} [RANKSERVE_{setting.upper()}]")
-
-
-Models = Annotated[Path | None, _help("models")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Version = Annotated[str, typer.Argument(help="Name of the bundle's folder.")]
 RankerName = Annotated[str, typer.Option("--ranker", help="The ranker; one of a new name is made.")]
@@ -51,18 +50,25 @@ RankerName = Annotated[str, typer.Option("--ranker", help="The ranker; one of a 
 @cli.command()
 def serve(
     models: Models = None,
-    host: Annotated[str | None, _help("host")] = None,
-    port: Annotated[int | None, _help("port")] = None,
-    workers: Annotated[int | None, _help("workers")] = None,
-    provider: Annotated[Provider | None, _help("provider")] = None,
-    log_level: Annotated[LogLevel | None, _help("log_level")] = None,
+    host: Annotated[str | None, option("host")] = None,
+    port: Annotated[int | None, option("port")] = None,
+    workers: Annotated[int | None, option("workers")] = None,
+    redis: Annotated[str | None, option("redis")] = None,
+    provider: Annotated[Provider | None, option("provider")] = None,
+    log_level: Annotated[LogLevel | None, option("log_level")] = None,
 ) -> None:
     """Serve what is deployed in the models folder, until SIGTERM or Ctrl-C.
 
     Every other setting is a RANKSERVE_* variable: the README has them all.
     """
-    settings = _settings(
-        models=models, host=host, port=port, workers=workers, provider=provider, log_level=log_level
+    settings = configured(
+        models=models,
+        host=host,
+        port=port,
+        workers=workers,
+        redis=redis,
+        provider=provider,
+        log_level=log_level,
     )
     logs.configure(settings.log_level)
     _need_folder(settings)
@@ -101,7 +107,7 @@ def worker() -> None:
 @cli.command()
 def promote(version: Version, ranker: RankerName = "default", models: Models = None) -> None:
     """Let a ranker serve with a version, once every live worker has loaded and verified it."""
-    settings = _settings(models=models)
+    settings = configured(models=models)
     _need_folder(settings)
     _operate(
         promotion.promote(
@@ -113,7 +119,7 @@ def promote(version: Version, ranker: RankerName = "default", models: Models = N
 @cli.command()
 def rollback(ranker: RankerName = "default", models: Models = None) -> None:
     """Let a ranker serve with its previous version again."""
-    settings = _settings(models=models)
+    settings = configured(models=models)
     _need_folder(settings)
     _operate(
         promotion.rollback(settings.models, ranker, check=_check(settings), timeout_s=settings.swap_timeout_s)
@@ -123,7 +129,7 @@ def rollback(ranker: RankerName = "default", models: Models = None) -> None:
 @bundles.command("list")
 def list_bundles(models: Models = None, json: AsJson = False) -> None:
     """Every version: what it is, and what the workers make of it."""
-    found = Versions(_settings(models=models).models).all()
+    found = Versions(configured(models=models).models).all()
     if json:
         _print_json([version.model_dump() for version in found])
         return
@@ -146,7 +152,7 @@ def list_bundles(models: Models = None, json: AsJson = False) -> None:
 @bundles.command()
 def show(version: Version, models: Models = None, json: AsJson = False) -> None:
     """What a version claims about itself."""
-    detail = Versions(_settings(models=models).models).one(version)
+    detail = Versions(configured(models=models).models).one(version)
     if json:
         _print_json(detail.model_dump())
         return
@@ -168,7 +174,7 @@ def show(version: Version, models: Models = None, json: AsJson = False) -> None:
 @bundles.command()
 def verify(version: Version, models: Models = None, json: AsJson = False) -> None:
     """Prove a bundle as a worker would: checksums, graphs, golden scores. Exits with 1 where it fails."""
-    settings = _settings(models=models)
+    settings = configured(models=models)
     Versions(settings.models).folder(version)
     problem = None
     try:
@@ -191,16 +197,6 @@ def main() -> None:
         sys.exit(f"rankserve: {error}{reasons}")
     except (RankserveError, BundleError, OSError) as error:
         sys.exit(f"rankserve: {error}")
-
-
-def _settings(**given: object) -> Settings:
-    """Settings from the environment, under the options that were given."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(step) for step in first["loc"]) or "settings"
-        raise typer.BadParameter(f"{path}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _need_folder(settings: Settings) -> None:

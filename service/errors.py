@@ -5,6 +5,7 @@
     ├── Forbidden           not allowed here at all
     ├── UnknownRanker
     ├── UnknownVersion
+    ├── UnknownTable
     ├── SwapRefused         a worker could not load the version
     │   └── Superseded      a later operation overtook this one
     ├── NotFollowed         the ranker has moved, and workers are left behind
@@ -13,6 +14,7 @@
     ├── InvalidRequest      well-formed, but no request we can answer
     ├── Overloaded          no room to wait
     ├── NotReady            nothing to serve with, yet or any more
+    ├── StoreFailed         the feature store did not do what it was asked to
     ├── DeadlineExceeded    too late to be of use
     └── InferenceFailed     the model broke on this request
 
@@ -51,6 +53,15 @@ class UnknownVersion(RankserveError):
         """Name the versions there are, so that a typo is seen at once."""
         super().__init__(f"no version {version!r}; {_there_are('versions', known)}")
         self.version = version
+
+
+class UnknownTable(RankserveError):
+    """No version in memory has a feature table of that name."""
+
+    def __init__(self, table: str, known: Collection[str] = ()) -> None:
+        """Name the tables there are, so that a typo is seen at once."""
+        super().__init__(f"no table {table!r}; {_there_are('tables', known)}")
+        self.table = table
 
 
 class SwapRefused(RankserveError):
@@ -106,6 +117,16 @@ class Overloaded(RankserveError):
 
 class NotReady(RankserveError):
     """No model can take the request: still loading, or draining before the end."""
+
+
+class StoreFailed(RankserveError):
+    """The feature store did not answer. A request to rank does without it; a write fails."""
+
+    def __init__(self, store: str, kind: str, message: str) -> None:
+        """`kind`: a word to count by, as `timeout`."""
+        super().__init__(f"the feature store {store} {message}")
+        self.store = store
+        self.kind = kind
 
 
 class DeadlineExceeded(RankserveError):

@@ -1,4 +1,4 @@
-"""The whole story of a request: lease, encode, batch, fuse, order.
+"""The whole story of a request: lease, fetch, encode, batch, fuse, order.
 
 Knows wire types, and no HTTP: the answer is a `Slate` of arrays, which `api.codec` turns into bytes.
 """
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Value
 from service.bundle.encoder import Encoded
 from service.bundle.fusion import FusionFormula, GroupLogs, fused, log_sum
 from service.bundle.schema import Scope
 from service.engine import Inference
+from service.features.features import Features
+from service.features.lookup import Brought
 from service.model import Model
 from service.registry import Registry
 from service.telemetry import Stopwatch, Telemetry
-from service.wire import Candidate, RankRequest
-
-Inline = dict[int, Mapping[str, Value]]
+from service.wire import RankRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,9 @@ class Slate:
 class Ranker:
     """Ranks requests with whatever version their ranker serves with now."""
 
-    def __init__(self, registry: Registry, telemetry: Telemetry) -> None:
+    def __init__(self, registry: Registry, features: Features, telemetry: Telemetry) -> None:
         self._registry = registry
+        self._features = features
         self._telemetry = telemetry
 
     async def rank(self, request: RankRequest, deadline: float) -> Slate:
@@ -66,29 +66,28 @@ class Ranker:
         watch = Stopwatch()
         with self._registry.lease(request.ranker) as model:
             formula = self._formula(request, model)
-            ids, inline = _candidates(request.candidates)
-            model.batcher.admit(len(ids))
-            encoded = model.encoder.request(request.user_id, request.user, request.context, ids, inline)
+            brought = _brought(request)
+            model.batcher.admit(len(brought.item_ids))
+            known, degraded = await self._features.complete(model.encoder, brought, deadline)
+            watch.lap("fetch")
+            encoded = known.encode(model.encoder)
             watch.lap("encode")
             inference = await model.batcher.submit(encoded, deadline)
             watch.lap("batch")
-            attributes = {
-                name: model.encoder.attribute(name, encoded.item_row, inline) for name in formula.attributes
-            }
-            factors = formula.explain(inference.scores, attributes)
+            factors = formula.explain(inference.scores, _attributes(formula, model, encoded, known))
             log_scores = log_sum(factors)
             order, scores = best(log_scores, request.limit), fused(log_scores)
             watch.lap("fuse")
             slate = Slate(
                 ranker=request.ranker,
                 version=model.version,
-                ids=ids,
+                ids=known.item_ids,
                 order=order,
                 scores=scores,
                 tasks=inference.scores,
                 factors=factors if request.explain else None,
-                degraded=(),
-                defaults=_defaults(request, model, encoded, inline),
+                degraded=degraded,
+                defaults=_defaults(known, model, encoded),
                 timings_ms=_timings(watch, inference),
             )
         self._observe(slate)
@@ -110,6 +109,7 @@ class Ranker:
             not_finite=len(finite) - int(np.count_nonzero(finite)),
             defaults=slate.defaults,
             timings_ms=slate.timings_ms,
+            degraded=slate.degraded,
         )
 
 
@@ -121,27 +121,34 @@ def best(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")[:limit]
 
 
-def _candidates(candidates: Sequence[str | Candidate]) -> tuple[list[str], Inline]:
-    """Ids [N], and by position the features that came with them."""
+def _brought(request: RankRequest) -> Brought:
+    """The request's ids, and by position the features that came with them."""
+    candidates = request.candidates
     ids = [candidate if isinstance(candidate, str) else candidate.id for candidate in candidates]
-    inline: Inline = {
+    inline = {
         at: candidate.features
         for at, candidate in enumerate(candidates)
         if not isinstance(candidate, str) and candidate.features
     }
-    return ids, inline
+    return Brought(request.user_id, request.user, request.context, ids, inline)
 
 
-def _defaults(request: RankRequest, model: Model, encoded: Encoded, inline: Inline) -> dict[str, int]:
+def _attributes(
+    formula: FusionFormula, model: Model, encoded: Encoded, known: Brought
+) -> dict[str, NDArray[np.float64]]:
+    """The item attributes [N] that a formula reads, by name."""
+    rows, inline = encoded.item_row, known.inline
+    return {name: model.encoder.attribute(name, rows, inline) for name in formula.attributes}
+
+
+def _defaults(known: Brought, model: Model, encoded: Encoded) -> dict[str, int]:
     """How many ids came without any features that the model reads, neither stored nor in the request."""
     encoder = model.encoder
     known_user = (
-        request.user_id is None
-        or encoder.user_row(request.user_id)
-        or encoder.reads(Scope.USER, request.user)
+        known.user_id is None or encoder.user_row(known.user_id) or encoder.reads(Scope.USER, known.user)
     )
     unknown = np.flatnonzero(encoded.item_row == 0).tolist()
-    bare = sum(not encoder.reads(Scope.ITEM, inline.get(at, {})) for at in unknown)
+    bare = sum(not encoder.reads(Scope.ITEM, known.inline.get(at, {})) for at in unknown)
     return {"users": int(not known_user), "items": bare}
 
 
@@ -150,6 +157,7 @@ def _timings(watch: Stopwatch, inference: Inference) -> dict[str, float]:
     engine = {"user": inference.user_ms, "item": inference.item_ms, "rank": inference.rank_ms}
     wait = max(0.0, watch.stages["batch"] - sum(engine.values()))
     return {
+        "fetch": watch.stages["fetch"],
         "encode": watch.stages["encode"],
         "wait": wait,
         **engine,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -56,6 +57,19 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(2_048, ge=1)
     """Most rows in one run of the engine; a request of more rows runs alone."""
 
+    redis: SecretStr | None = Field(None, min_length=1)
+    """Redis of the features, as redis://host:6379/0; without it they are the bundles' own."""
+    redis_prefix: str = Field("rankserve:", min_length=1, max_length=100)
+    """What every key in Redis begins with; services with features of their own each need another."""
+    redis_connect_timeout_ms: float = Field(250, gt=0, allow_inf_nan=False)
+    """How long a new connection to Redis may take; no request waits for it longer than the next one says."""
+    features_timeout_ms: float = Field(50, gt=0, allow_inf_nan=False)
+    """How long a request waits for the feature store, at most half of its deadline; it then does without."""
+    features_ttl_s: float = Field(60, gt=0, allow_inf_nan=False)
+    """How long a worker keeps a row, and that there is none, unless it hears of a change before."""
+    features_near_rows: int = Field(50_000, ge=1)
+    """Most rows that a worker keeps, some KB each."""
+
     provider: Provider = "auto"
     """What computes; auto takes CUDA where it works and the CPU elsewhere."""
     intra_op_threads: int = Field(1, ge=1, le=256)
@@ -76,6 +90,10 @@ class Settings(BaseSettings):
     def _agree(self) -> Settings:
         if self.deadline_ms > self.max_deadline_ms:
             raise ValueError("deadline_ms is more than max_deadline_ms; lower it or raise the other")
+        if self.max_queued_rows < self.max_candidates:
+            raise ValueError("max_queued_rows is less than max_candidates; raise it or lower the other")
+        if self.redis is not None:
+            _check_redis(self.redis.get_secret_value())
         if self.drain_grace_s >= self.drain_limit_s:
             raise ValueError("drain_grace_s is not less than drain_limit_s; lower it or raise the other")
         return self
@@ -94,3 +112,14 @@ class Settings(BaseSettings):
     def deadline_s(self, asked_ms: float | None) -> float:
         """Seconds that a request may take, counted from its arrival."""
         return min(asked_ms or self.deadline_ms, self.max_deadline_ms) / 1e3
+
+
+def _check_redis(url: str) -> None:
+    """Raise ValueError unless it is the URL of a Redis; the message does not repeat it, or its password."""
+    parts = urlsplit(url)
+    try:
+        sound = parts.scheme == "unix" or (parts.scheme in {"redis", "rediss"} and parts.port != 0)
+    except ValueError:  # of the port
+        sound = False
+    if not sound:
+        raise ValueError("redis is no URL of a Redis; write it as redis://host:6379/0, rediss:// or unix://")

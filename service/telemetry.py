@@ -9,7 +9,7 @@ Where workers share metrics through a folder, a scrape of any of them gives the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -55,6 +55,13 @@ class Telemetry:
         self._stages = _by(seconds, "rankserve_stage_seconds", "Time of a ranked request by stage.", "stage")
         self._candidates = _by(rows, "rankserve_candidates", "Candidates of a ranked request.", "ranker")
         self._defaults = _by(count, "rankserve_defaults", "Ids that came without any features.", "table")
+        self._degraded = _by(count, "rankserve_degraded", "Requests that did without a store.", "store")
+        self._fetch_seconds = seconds("rankserve_fetch_seconds", "Time of a read of the feature store.")
+        self._near = _by(count, "rankserve_near_rows", "Rows looked up in the near cache.", "found")
+        self._store_failures = _by(
+            count, "rankserve_store_failures", "What went wrong with the feature store.", "store", "kind"
+        )
+        self._store_open = gauge("rankserve_store_open", "Workers that do not ask the store, as it fails.")
         self._not_finite = count("rankserve_not_finite", "Candidates without a finite score.", ("version",))
         self._batch_rows = rows("rankserve_batch_rows", "Rows of a run.")
         self._batch_requests = rows("rankserve_batch_requests", "Requests of a run.", buckets=_REQUESTS)
@@ -86,14 +93,17 @@ class Telemetry:
             self._request_seconds(route).observe(seconds)
 
     def slate(self, ranker: str, version: str, *, candidates: int, not_finite: int,
-              defaults: Mapping[str, int], timings_ms: Mapping[str, float]) -> None:  # fmt: skip
-        """A slate was ranked. `defaults`: table -> ids without features; `timings_ms`: by stage."""
+              defaults: Mapping[str, int], timings_ms: Mapping[str, float],
+              degraded: Iterable[str] = ()) -> None:  # fmt: skip
+        """A slate was ranked. `defaults`: table -> ids without features; `degraded`: stores that failed."""
         self._candidates(ranker).observe(candidates)
         if not_finite:
             self._not_finite.labels(version).inc(not_finite)
         for table, count in defaults.items():
             if count:
                 self._defaults(table).inc(count)
+        for store in degraded:
+            self._degraded(store).inc()
         for stage, ms in timings_ms.items():
             self._stages(stage).observe(ms / 1e3)
 
@@ -107,6 +117,25 @@ class Telemetry:
         self._batch_requests.observe(requests)
         self._batch_rows.observe(rows)
         self._batch_seconds.observe(seconds)
+
+    def fetched(self, seconds: float) -> None:
+        """The feature store answered a read."""
+        self._fetch_seconds.observe(seconds)
+
+    def near(self, hits: int, misses: int) -> None:
+        """A request found so many rows near, and so many not."""
+        self._near("yes").inc(hits)
+        if misses:
+            self._near("no").inc(misses)
+
+    def store_failed(self, store: str, kind: str, times: int = 1) -> None:
+        """Something went wrong with the feature store; `kind` is one of a few words."""
+        if times:
+            self._store_failures(store, kind).inc(times)
+
+    def store_state(self, state: str) -> None:
+        """The breaker before the feature store is in this state now."""
+        self._store_open.set(state != "closed")
 
     def lag(self, seconds: float) -> None:
         """The event loop woke so late."""

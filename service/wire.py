@@ -27,6 +27,8 @@ from service.bundle.fusion import FusionFormula
 
 MAX_CANDIDATES = 100_000
 """The most that an operator can allow."""
+MAX_ROWS = 1_000
+"""Rows of features written at once."""
 MAX_TEXT = 4_096
 """Characters in an id, a name or a string value."""
 MAX_LIST = 10_000
@@ -97,6 +99,10 @@ def _id(given: object) -> str:
     raise PydanticCustomError("id_type", "an id is a string, or an integer of at most 64 bits")
 
 
+def _parts(key: object) -> tuple[object, ...]:
+    return tuple(key) if isinstance(key, list) else (key,)
+
+
 def _kind(candidate: object) -> str:
     return "object" if isinstance(candidate, dict | Candidate) else "id"
 
@@ -108,6 +114,7 @@ Id = Annotated[
     BeforeValidator(_id),
     WithJsonSchema({"type": ["string", "integer"], "maxLength": MAX_TEXT}),
 ]
+RowKey = Annotated[tuple[Id, ...], Field(min_length=1, max_length=8), BeforeValidator(_parts)]
 _SCALARS = ["string", "number", "boolean"]
 Features = Annotated[
     dict[str, Value],
@@ -250,6 +257,20 @@ class Promotion(Wire):
     model_config = ConfigDict(json_schema_extra={"examples": [{"version": "20220506-1"}]})
 
     version: Name
+
+
+class FeatureRow(Wire):
+    """What is known of a key from now on, whole."""
+
+    key: RowKey
+    """An id; or for a table whose key has several parts, a list of them."""
+    fields: Features
+
+
+class FeatureRows(Wire):
+    """Rows of one table; a key that comes twice is written once, as it came last."""
+
+    rows: Annotated[list[FeatureRow], Field(min_length=1, max_length=MAX_ROWS, fail_fast=True)]
 
 
 class Fault(Answer):

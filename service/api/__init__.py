@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.errors import NotReady
+from service.features.features import Features
 from service.promotion import Check
 from service.ranker import Ranker
 from service.registry import Registry
@@ -26,6 +27,7 @@ class Serving:
     settings: Settings
     telemetry: Telemetry
     registry: Registry
+    features: Features
     ranker: Ranker
     versions: Versions
     check: Check

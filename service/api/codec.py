@@ -18,10 +18,11 @@ from service.api.errors import invalid
 from service.bundle.fusion import GroupLogs
 from service.errors import DeadlineExceeded, InvalidRequest, TooLarge, UnsupportedMedia
 from service.ranker import Slate
-from service.wire import Promotion, RankRequest
+from service.wire import FeatureRows, Promotion, RankRequest
 
 RANK_REQUEST = TypeAdapter(RankRequest)
 PROMOTION = TypeAdapter(Promotion)
+FEATURE_ROWS = TypeAdapter(FeatureRows)
 W = TypeVar("W", bound=BaseModel)
 
 

@@ -35,6 +35,7 @@ TABLE: Mapping[type[Exception], Answer] = MappingProxyType(
         errors.Forbidden: Answer(403, "forbidden"),
         errors.UnknownRanker: Answer(404, "unknown_ranker"),
         errors.UnknownVersion: Answer(404, "unknown_version"),
+        errors.UnknownTable: Answer(404, "unknown_table"),
         errors.Superseded: Answer(409, "superseded"),
         errors.SwapRefused: Answer(409, "swap_refused"),
         errors.TooLarge: Answer(413, "too_large"),
@@ -46,6 +47,7 @@ TABLE: Mapping[type[Exception], Answer] = MappingProxyType(
         ClientDisconnect: Answer(499, "disconnected"),
         errors.InferenceFailed: Answer(500, "inference_failed"),
         errors.NotReady: Answer(503, "not_ready"),
+        errors.StoreFailed: Answer(503, "store_failed"),
         BundleError: Answer(500, "broken_bundle"),
         errors.DeadlineExceeded: Answer(504, "deadline_exceeded"),
         errors.NotFollowed: Answer(504, "not_followed"),
@@ -74,7 +76,7 @@ def answer(request: Request, error: Exception) -> Response:
         case errors.Overloaded():
             # The header has whole seconds; at least one, or "at once" is what callers read.
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-        case errors.NotReady():
+        case errors.NotReady() | errors.StoreFailed():
             headers["Retry-After"] = "1"
         case ClientDisconnect():
             fault["message"] = "the caller left"

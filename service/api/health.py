@@ -8,11 +8,20 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.api import Serving, WithServing
+from service.features.store import State
 from service.wire import Answer
 
 router = APIRouter(tags=["health"])
 
 ReadyStatus = Literal["ready", "loading", "failed", "undeployed", "draining"]
+
+
+class Store(Answer):
+    """Where features are kept beside the bundles."""
+
+    name: str
+    state: State
+    """Of the breaker before it: open while the store fails and is only tried now and then."""
 
 
 class Readiness(Answer):
@@ -24,6 +33,8 @@ class Readiness(Answer):
     worker: str
     provider: str | None
     """What computes, by onnxruntime's name; null while no version is in memory."""
+    store: Store
+    """Of the features. A store that fails makes no worker unready: answers are marked degraded."""
     rankers: dict[str, str | None]
     """Ranker -> the version it serves with; null while it has none."""
     failed: dict[str, str]
@@ -50,6 +61,7 @@ async def readyz(serving: WithServing, response: Response) -> Readiness:
         status=status,
         worker=registry.worker,
         provider=next((resident.model.provider for resident in registry.residents()), None),
+        store=Store(name=serving.features.store.name, state=serving.features.store.state),
         rankers={name: ranker.version for name, ranker in served.items()},
         failed=registry.failed,
         problems=[f"{name}: {ranker.problem}" for name, ranker in served.items() if ranker.problem]

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.wire import FaultResponse, Promotion, RankRequest
+from service.wire import FaultResponse, FeatureRows, Promotion, RankRequest
 
 _REF = "#/components/schemas/{model}"
 
@@ -36,7 +36,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
         )
         _, bodies = models_json_schema(
-            [(RankRequest, "validation"), (Promotion, "validation")], ref_template=_REF
+            [(model, "validation") for model in (RankRequest, Promotion, FeatureRows)], ref_template=_REF
         )
         app.openapi_schema["components"]["schemas"] |= bodies["$defs"]
     return app.openapi_schema

@@ -174,7 +174,7 @@ class Encoder:
             items = self._entities(Side.ITEM, item_ids, item_row, given)
             cross = self._crosses.encode(users, items, given)
         except FeatureError as error:
-            raise placed(error, inline, names, partial(self._read, error.field)) from None
+            raise placed(error, inline, names, partial(self.check, error.field)) from None
         touched = item_row == 0
         for each in given.values():
             touched[each.rows] = True
@@ -223,7 +223,7 @@ class Encoder:
         paths = self._names[scope]
         return {path: column_of([value], path) for name, value in fields.items() if (path := paths.get(name))}
 
-    def _read(self, path: str, column: Column) -> None:
+    def check(self, path: str, column: Column) -> None:
         """Raise FeatureError where something that reads the path cannot read the column."""
         for feature in self.schema.column_features():
             if feature.source == path:

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.bundle import deployment, store
@@ -77,7 +78,9 @@ def load(version):
     return ToyModel(version, ThreadPoolExecutor(1))
 
 app = create_app(Settings(models=Path(sys.argv[1])), load)
-run_worker(app, listen("127.0.0.1", 0), drain_grace_s=0, on_drain=app.state.serving.drain)
+sock = listen("127.0.0.1", 0)
+print(sock.getsockname()[1], flush=True)
+run_worker(app, sock, drain_grace_s=0, on_drain=app.state.serving.drain)
 """
 
 
@@ -91,10 +94,10 @@ def test_a_load_keeps_no_worker_from_ending(tmp_path: Path) -> None:
     worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert worker.stdout is not None
+        port = int(worker.stdout.readline())
         assert worker.stdout.readline() == "loading\n"
-        while not any(status.rankers for status in deployment.live(tmp_path)):
-            time.sleep(0.01)
-        time.sleep(1)  # so that it has begun to accept: until then a signal just ends it
+        # Until it has begun to answer a signal just ends it.
+        assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=30).status_code == 200
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     finally:

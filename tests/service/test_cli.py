@@ -133,6 +133,13 @@ def test_a_check_that_breaks_is_one_line(
     assert deployment.read(models).rankers.keys() == {"feed"}
 
 
+def report(models: Path, status: WorkerStatus) -> None:
+    """Let a worker have told this, and be alive for as long as a command may take to start."""
+    deployment.report(models, status)
+    later = time.time() + 3_600
+    os.utime(models / ".workers" / f"{status.worker}.json", (later, later))
+
+
 @pytest.fixture
 def hung(models: Path) -> WorkerStatus:
     """A worker that has v1 ready, and never does anything more."""
@@ -141,7 +148,7 @@ def hung(models: Path) -> WorkerStatus:
         worker="hung", pid=os.getpid(), host=deployment.this_host(), started=now, heartbeat=now,
         generation=99, ready=("v1",), rankers={"feed": "v2"},
     )  # fmt: skip
-    deployment.report(models, status)
+    report(models, status)
     return status
 
 
@@ -160,7 +167,7 @@ def test_a_promotion_that_is_stopped_unstages(
     models: Path, hung: WorkerStatus, number: signal.Signals
 ) -> None:
     """One line, exit code 1, and nothing that a worker would still load."""
-    deployment.report(models, hung.model_copy(update={"ready": ()}))
+    report(models, hung.model_copy(update={"ready": ()}))
     command = [
         sys.executable,
         "-m",

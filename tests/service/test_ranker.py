@@ -92,7 +92,7 @@ async def test_scores_that_float64_cannot_tell_apart_are_in_order(service: Toy) 
 
 async def test_a_request_that_finds_no_room_is_not_encoded(tmp_path: Path) -> None:
     """It is refused before anything in it is read: here a value that no encoder takes."""
-    async with toy(tmp_path, max_queued_rows=5) as service:
+    async with toy(tmp_path, max_queued_rows=5, max_candidates=5) as service:
         model = service.models["up"]
         model.free.clear()
         slates = [asyncio.create_task(rank(service, RankRequest(candidates=["1"]))) for _ in range(2)]

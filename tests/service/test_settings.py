@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.settings import Settings
 
@@ -33,12 +33,22 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(settings)
 
 
+@pytest.mark.parametrize("url", ["redis://:hush@host:6379/0", "rediss://host", "unix:///run/redis.sock"])
+def test_the_password_of_redis_is_never_shown(url: str) -> None:
+    """It is part of the URL, so none of that is; another process gets it all the same."""
+    settings = Settings(redis=SecretStr(url))
+    assert "hush" not in repr(settings)
+    assert settings.environment() == {"RANKSERVE_REDIS": url}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"port": 70_000}, {"workers": 0}, {"provider": "tpu"}, {"token": ""}, {"deadline_ms": 0},
         {"max_candidates": 0}, {"deadline_ms": float("inf")},
-        {"deadline_ms": 5_000, "max_deadline_ms": 1_000}, {"drain_grace_s": 60}, {"no_such": 1},
+        {"deadline_ms": 5_000, "max_deadline_ms": 1_000}, {"max_candidates": 300, "max_queued_rows": 299},
+        {"drain_grace_s": 60}, {"no_such": 1}, {"redis": ""}, {"redis": "localhost:6379"},
+        {"redis": "http://host"}, {"redis": "redis://host:port"}, {"features_timeout_ms": 0},
     ],
     ids=str,
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """A service of two routes under the real supervisor and workers; `main` has its command line.
 
 `GET /readyz` is 200, or 503 while draining; every other path answers with the worker's pid, after as many
-seconds as the path says: `/0.2`. TINY_BROKEN names the worker that fails at start, TINY_SLOW one that hangs.
+seconds as the path says: `/0.2`. TINY_BROKEN names the worker that fails at start, TINY_SLOW one that hangs;
+TINY_LINGER is how long, in seconds, a worker waits for requests on their way when it has ceased to accept.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import sys
 import time
 
 from service.supervisor import Supervisor, inherited, listen
-from service.worker import Message, Receive, Send, run_worker
+from service.worker import LINGER_S, Message, Receive, Send, run_worker
 
 
 class TinyApp:
@@ -62,7 +63,8 @@ def main(role: str, grace_s: str, workers: str = "2", drain_limit_s: str = "20")
     if role == "worker":
         place = inherited()
         app = TinyApp(str(place.index))
-        run_worker(app, place.sock, drain_grace_s=float(grace_s), on_drain=app.drain)
+        linger_s = float(os.environ.get("TINY_LINGER", LINGER_S))
+        run_worker(app, place.sock, drain_grace_s=float(grace_s), on_drain=app.drain, linger_s=linger_s)
         return 0
     supervisor = Supervisor(
         [sys.executable, "-m", "tests.service.tiny_service", "worker", grace_s],

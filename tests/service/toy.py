@@ -64,7 +64,7 @@ TABLES = {
 
 
 class ToyModel:
-    """A version in memory. `hold` keeps its engine from running until it is set again."""
+    """A version in memory. Its engine tells when it has `begun` a run, and goes on when it is `free`."""
 
     provider = "toy"
     formula = FORMULA
@@ -72,7 +72,7 @@ class ToyModel:
     def __init__(self, version: str, executor: ThreadPoolExecutor, max_queued_rows: int = 1_000) -> None:
         self.version = version
         self.encoder = Encoder(SCHEMA, {"item": Vocabulary(ITEMS)}, TABLES)
-        self.free = threading.Event()
+        self.free, self.begun = threading.Event(), threading.Event()
         self.free.set()
         self.runs: list[int] = []
         self.batcher: Batcher[Encoded, Inference] = Batcher(
@@ -81,6 +81,7 @@ class ToyModel:
 
     def run(self, batch: Sequence[Encoded]) -> list[Inference]:
         """The engine: scores by the item's number; poison and no numbers by the user's age."""
+        self.begun.set()
         self.free.wait(10)
         self.runs.append(len(batch))
         return [self._infer(encoded) for encoded in batch]
@@ -114,7 +115,7 @@ class Toy:
     """The app over a models folder with the versions "up" (deployed) and "down"; and a client of it."""
 
     def __init__(self, models: Path, **settings: Any) -> None:
-        self.settings = Settings(models=models, **settings)
+        self.settings = Settings(models=models, **{"deadline_ms": 10_000, **settings})
         self.executor = ThreadPoolExecutor(1, "toy")
         self.models: dict[str, ToyModel] = {}
         self.held: dict[str, threading.Event] = {}

@@ -46,7 +46,9 @@ async def test_operators_routes_are_marked(tmp_path: Path) -> None:
     secured = {
         route for route, methods in paths.items() for method in methods.values() if "security" in method
     }
-    assert secured == {"/v1/rankers/{name}", "/v1/rankers/{name}/rollback", "/v1/workers"}
+    assert secured == {
+        "/v1/rankers/{name}", "/v1/rankers/{name}/rollback", "/v1/workers", "/v1/features/{table}"
+    }  # fmt: skip
 
 
 async def test_the_page_needs_no_other_host(tmp_path: Path) -> None:

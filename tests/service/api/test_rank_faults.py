@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.service.shelf import until
 from tests.service.toy import POISON_AGE, RUNTIME_AGE, Toy, ids, toy
 
 CANDIDATES = ["3", "7", "1", "5"]
@@ -20,15 +22,21 @@ async def service(tmp_path: Path) -> AsyncIterator[Toy]:
         yield running
 
 
-async def test_a_poisonous_request_harms_no_neighbour(service: Toy) -> None:
-    """In one batch with others it fails alone: a 500 without internals, and the others' answers as ever."""
+async def hold(service: Toy, **body: Any) -> asyncio.Task[httpx.Response]:
+    """A request that keeps the engine busy until the model is free."""
     model = service.models["up"]
     model.free.clear()
-    held = asyncio.create_task(service.rank(candidates=["1"]))
-    await asyncio.sleep(0.05)
+    task = asyncio.create_task(service.rank(**{"candidates": ["1"], **body}))
+    await until(model.begun.is_set)
+    return task
+
+
+async def test_a_poisonous_request_harms_no_neighbour(service: Toy) -> None:
+    """In one batch with others it fails alone: a 500 without internals, and the others' answers as ever."""
+    model, held = service.models["up"], await hold(service)
     bodies: list[dict[str, Any]] = [{"user": {"age": age}} for age in (20, POISON_AGE, 40)]
     batch = [asyncio.create_task(service.rank(candidates=CANDIDATES, **body)) for body in bodies]
-    await asyncio.sleep(0.05)
+    await until(lambda: model.batcher.pending_entries == 3)
     model.free.set()
     first, poisoned, last = await asyncio.gather(*batch)
     await held
@@ -52,11 +60,10 @@ async def test_what_the_runtime_says_is_the_logs(service: Toy, caplog: pytest.Lo
 
 async def test_too_many_waiting_rows_are_refused_at_once(tmp_path: Path) -> None:
     """429 with Retry-After in whole seconds; those that were let in are answered."""
-    async with toy(tmp_path, max_queued_rows=5) as service:
+    async with toy(tmp_path, max_queued_rows=5, max_candidates=5) as service:
         model = service.models["up"]
-        model.free.clear()
-        accepted = [asyncio.create_task(service.rank(candidates=CANDIDATES)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        accepted = [await hold(service), asyncio.create_task(service.rank(candidates=CANDIDATES))]
+        await until(lambda: model.batcher.pending_rows == 4)
         refused = await service.rank(candidates=CANDIDATES)
         model.free.set()
         assert refused.status_code == 429
@@ -66,10 +73,7 @@ async def test_too_many_waiting_rows_are_refused_at_once(tmp_path: Path) -> None
 
 async def test_a_deadline_that_passes_is_a_504(service: Toy) -> None:
     """In the queue or while the engine runs; neighbours with time are answered."""
-    model = service.models["up"]
-    model.free.clear()
-    patient = asyncio.create_task(service.rank(candidates=CANDIDATES, deadline_ms=9_000))
-    await asyncio.sleep(0.02)
+    model, patient = service.models["up"], await hold(service, candidates=CANDIDATES, deadline_ms=9_000)
     hasty = await service.rank(candidates=CANDIDATES, deadline_ms=20)
     assert hasty.status_code == 504
     assert hasty.json()["error"]["type"] == "deadline_exceeded"
@@ -87,9 +91,11 @@ async def test_a_run_that_outlasts_the_deadline_is_a_504(service: Toy) -> None:
     assert late.status_code == 504
 
 
-async def call(service: Toy, body: dict[str, Any], gone: asyncio.Event) -> list[Any]:
-    """POST /v1/rank as a server would, with a caller who can leave; what was sent to it."""
-    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+async def call(service: Toy, gone: asyncio.Event, *bodies: dict[str, Any]) -> list[Any]:
+    """POST /v1/rank as a server would, for a caller who sends this and may leave; what was sent to it."""
+    messages = [
+        {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False} for body in bodies
+    ]
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -111,14 +117,10 @@ async def call(service: Toy, body: dict[str, Any], gone: asyncio.Event) -> list[
 
 async def test_a_caller_who_leaves_frees_its_place(service: Toy) -> None:
     """Its rows leave the queue at once, nothing runs for it, and its neighbours are answered."""
-    model, gone = service.models["up"], asyncio.Event()
-    model.free.clear()
-    held = asyncio.create_task(service.rank(candidates=["1"]))
-    await asyncio.sleep(0.02)
-    leaver = asyncio.create_task(call(service, {"candidates": CANDIDATES}, gone))
+    model, held, gone = service.models["up"], await hold(service), asyncio.Event()
+    leaver = asyncio.create_task(call(service, gone, {"candidates": CANDIDATES}))
     neighbour = asyncio.create_task(service.rank(candidates=CANDIDATES))
-    await asyncio.sleep(0.02)
-    assert model.batcher.pending_rows == 8
+    await until(lambda: model.batcher.pending_rows == 8)
     gone.set()
     start, *_ = await leaver
     assert start["status"] == 499
@@ -133,31 +135,22 @@ async def test_a_caller_who_leaves_frees_its_place(service: Toy) -> None:
 
 async def test_a_cancelled_request_stays_cancelled(service: Toy) -> None:
     """What the server cancels is not taken for a caller who left."""
-    service.models["up"].free.clear()
-    task = asyncio.create_task(call(service, {"candidates": CANDIDATES}, asyncio.Event()))
-    await asyncio.sleep(0.02)
+    model = service.models["up"]
+    model.free.clear()
+    task = asyncio.create_task(call(service, asyncio.Event(), {"candidates": CANDIDATES}))
+    await until(model.begun.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    service.models["up"].free.set()
+    model.free.set()
 
 
 async def test_a_caller_who_leaves_before_the_body_is_there(service: Toy) -> None:
     """Nothing is ranked, and it counts as one who left."""
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/rank", "raw_path": b"/v1/rank", "query_string": b"",
-        "headers": [], "http_version": "1.1", "scheme": "http", "root_path": "",
-    }  # fmt: skip
-    await service.app(scope, receive, send)
-    assert sent[0]["status"] == 499
+    gone = asyncio.Event()
+    gone.set()
+    start, *_ = await call(service, gone)
+    assert start["status"] == 499
 
 
 async def test_a_body_that_never_ends_has_a_deadline(tmp_path: Path) -> None:

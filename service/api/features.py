@@ -1,0 +1,76 @@
+"""PUT /v1/features/{table}: rows that beat the bundles' tables from now on, in every worker."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+
+from service.api import Serving, WithServing, codec
+from service.api.access import operators_only
+from service.api.openapi import body_of, faults
+from service.errors import InvalidRequest, NotReady, UnknownTable
+from service.features.features import Written
+from service.features.store import RowKey
+from service.wire import Answer, FeatureRow, FeatureRows
+
+router = APIRouter(tags=["features"])
+
+
+class FeaturesWritten(Answer):
+    """What became of the rows of a request."""
+
+    table: str
+    written: int
+    """Rows; fewer than were sent where a key came twice or a later row is there, which stays."""
+    stamp_ms: int
+    """The time that they were written at, in milliseconds since the epoch."""
+
+
+@router.put(
+    "/v1/features/{table}",
+    dependencies=[operators_only],
+    openapi_extra=body_of(FeatureRows),
+    responses=faults(401, 403, 404, 413, 415, 422, 503, 504),
+)
+async def put(table: str, request: Request, serving: WithServing) -> FeaturesWritten:
+    """Write rows of a table, each in place of the row that was there.
+
+    A field beats the same field of every version's own table, and a field that a row lacks stays the
+    version's. What a version does not read may be written, too: the next one may. The worker that answers
+    ranks with the rows at once, all others within a second.
+    """
+    deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
+    sent = codec.decode(
+        await codec.read(request, serving.settings.max_body_bytes, deadline), codec.FEATURE_ROWS
+    )
+    parts = _key_parts(serving, table)
+    rows = {_key(table, row, parts, at): row.fields for at, row in enumerate(sent.rows)}
+    written: Written = await serving.features.put(rows)
+    return FeaturesWritten(table=table, written=written.rows, stamp_ms=written.stamp_ms)
+
+
+def _key_parts(serving: Serving, table: str) -> set[int]:
+    """How many parts the key of a table has, in each of the versions in memory.
+
+    Raises:
+        NotReady: there is no version to know a table.
+        UnknownTable: none of them has the table.
+    """
+    encoders = [resident.model.encoder for resident in serving.registry.residents()]
+    if not encoders:
+        raise NotReady("no version is in memory that would know the table; promote one")
+    tables = [encoder.tables for encoder in encoders]
+    parts = {len(known[table].keys) for known in tables if table in known}
+    if not parts:
+        raise UnknownTable(table, set().union(*tables))
+    return parts
+
+
+def _key(table: str, row: FeatureRow, parts: set[int], at: int) -> RowKey:
+    if len(row.key) not in parts:
+        wanted = " or ".join(map(str, sorted(parts)))
+        raise InvalidRequest(
+            f"rows[{at}].key", f"has {len(row.key)} parts; the key of {table!r} has {wanted}"
+        )
+    return (table, *row.key)

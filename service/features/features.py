@@ -1,0 +1,117 @@
+"""The feature store as the service has it: a store, the near cache before it, and what follows from both.
+
+With a store that certainly holds nothing, as that of a service without Redis, a request costs nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from service.bundle.columns import Value
+from service.bundle.encoder import Encoder
+from service.errors import Forbidden
+from service.features.lookup import Brought, Lookup
+from service.features.near import NearCache
+from service.features.store import FeatureStore, Row, RowKey
+from service.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureOptions:
+    """How rows are looked up.
+
+    Attributes:
+        timeout_s: most that a request waits for the store, and never more than half of what it has left.
+        ttl_s: how long a row is near.
+        near_rows: most rows that are near.
+    """
+
+    timeout_s: float = 0.05
+    ttl_s: float = 60.0
+    near_rows: int = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of rows that were put.
+
+    Attributes:
+        rows: how many were written; where there was a later one, it stays.
+        stamp_ms: the time they were written at, in milliseconds since the epoch.
+    """
+
+    rows: int
+    stamp_ms: int
+
+
+class Features:
+    """Completes requests with rows of the store, and puts rows into it; belongs to one event loop.
+
+    Args:
+        store: of the rows.
+        options: how rows are looked up.
+        telemetry: told of what is near, and of every failure.
+        shared: do all workers read this store? If not, it takes no rows.
+    """
+
+    def __init__(
+        self, store: FeatureStore, options: FeatureOptions, telemetry: Telemetry, *, shared: bool = True
+    ) -> None:
+        self.store = store
+        self._timeout_s, self._shared = options.timeout_s, shared
+        self._near = NearCache(store, entries=options.near_rows, ttl_s=options.ttl_s, telemetry=telemetry)
+        self._lookup = Lookup(self._near, telemetry)
+        self._follower: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to hear of changes."""
+        self._follower = asyncio.create_task(self.store.follow(self._near.drop), name="features")
+
+    async def close(self) -> None:
+        """End what is under way, and let go of the store."""
+        if self._follower is not None:
+            self._follower.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._follower
+        await self._near.close()
+        await self.store.close()
+
+    async def complete(
+        self, encoder: Encoder, brought: Brought, deadline: float
+    ) -> tuple[Brought, tuple[str, ...]]:
+        """A request with what the store adds to it; and the stores that could not tell all.
+
+        Args:
+            encoder: of the version that ranks it.
+            brought: as it came.
+            deadline: its own, on the event loop's clock.
+        """
+        if self.store.empty:
+            return brought, ()
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        completed, sound = await self._lookup.complete(encoder, brought, min(self._timeout_s, left_s / 2))
+        return completed, () if sound else (self.store.name,)
+
+    def forget(self) -> None:
+        """Forget every row that is near; what is asked for next comes from the store."""
+        self._near.drop(None)
+
+    async def put(self, rows: Mapping[RowKey, Mapping[str, Value]]) -> Written:
+        """Write rows as of now. This worker sees them at once, every other one within a second.
+
+        Raises:
+            Forbidden: not all workers would read them.
+            StoreFailed: it does not answer; some may have been written.
+        """
+        if not self._shared:
+            raise Forbidden("this service's workers share no feature store; start it with --redis URL")
+        stamp_ms = time.time_ns() // 1_000_000
+        try:
+            written = await self.store.put({key: Row(stamp_ms, fields) for key, fields in rows.items()})
+        finally:
+            self._near.drop(rows.keys())
+        return Written(written, stamp_ms)

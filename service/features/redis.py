@@ -1,0 +1,232 @@
+"""Rows in Redis: packed strings, read by one MGET; the only owner of the client library.
+
+A row is written by a script that leaves a later one alone and publishes which keys have changed. Reads have
+a timeout in milliseconds, no retries and a breaker: whoever asks does without, and soon. Writes, which
+operators make, have longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import ormsgpack
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
+from redis.maint_notifications import MaintNotificationsConfig
+
+from service.errors import StoreFailed
+from service.features.breaker import Breaker
+from service.features.packed import MAGIC, CorruptRow, pack, unpack
+from service.features.store import Changed, Row, RowKey, State
+
+WRITE_TIMEOUT_S = 5.0
+WRITE_CONNECTIONS = 8
+LISTEN_S = 0.4
+"""Silence after which a subscription is asked whether it lives; as long again, and it is given up."""
+FIRST_DELAY_S, MOST_DELAY_S = 0.05, 0.5
+"""Before a lost subscription is made again: doubled each time."""
+
+# KEYS: of the rows. ARGV: the magic number, the channel, the notice, then a packed row for each key.
+_PUT = """
+local written = 0
+for i, key in ipairs(KEYS) do
+  local row, held = ARGV[i + 3], redis.pcall('GETRANGE', key, 0, 11)
+  local later = type(held) == 'string' and #held == 12 and string.sub(held, 1, 4) == ARGV[1]
+    and struct.unpack('>I8', string.sub(held, 5)) > struct.unpack('>I8', string.sub(row, 5, 12))
+  if not later then
+    redis.call('SET', key, row)
+    written = written + 1
+  end
+end
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return written
+"""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """How to talk to Redis.
+
+    Attributes:
+        prefix: of every key, and of the channel of changes.
+        timeout_s: of a read.
+        connect_timeout_s: of a new connection.
+        connections: most that read at a time; a read beyond them fails at once.
+    """
+
+    prefix: str = "rankserve:"
+    timeout_s: float = 0.05
+    connect_timeout_s: float = 0.25
+    connections: int = 32
+
+
+class RedisFeatureStore:
+    """Rows in one Redis, or in what speaks its protocol; not in a cluster, whose keys lie apart.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user and password where they are needed.
+        options: how to talk to it.
+        breaker: of reads.
+
+    Raises:
+        ValueError: the URL is none of Redis.
+    """
+
+    name: str = "redis"
+
+    def __init__(self, url: str, options: RedisOptions | None = None, breaker: Breaker | None = None) -> None:
+        self._options = options or RedisOptions()
+        self._channel = f"{self._options.prefix}changes"
+        self._breaker = breaker or Breaker()
+        self._reads = self._client(url, self._options.timeout_s, self._options.connections)
+        self._writes = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
+
+    @property
+    def state(self) -> State:
+        """The breaker's."""
+        return self._breaker.state
+
+    @property
+    def empty(self) -> bool:
+        """Others may write at any time."""
+        return False
+
+    async def fetch(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | None]:
+        """The rows that there are, by one MGET; None where what is stored is no row.
+
+        Raises:
+            StoreFailed: Redis does not answer, did not lately, or all connections are busy.
+        """
+        if not self._breaker.admits():
+            raise StoreFailed(self.name, "open", "has not answered lately, and is tried again every second")
+        try:
+            values = cast(list[bytes | None], await self._reads.mget(list(map(self.key, keys))))
+        except MaxConnectionsError as error:  # says nothing of Redis
+            raise StoreFailed(self.name, "busy", "all connections are in use") from error
+        except (RedisError, OSError) as error:
+            self._breaker.failed()
+            if self._breaker.state == "open":
+                _log.warning("redis: %s; answers are degraded until it is back", error)
+            raise self._failure(error) from error
+        if self._breaker.state != "closed":
+            _log.warning("redis answers again")
+        self._breaker.succeeded()
+        return {key: _row(value) for key, value in zip(keys, values, strict=True) if value is not None}
+
+    async def put(self, rows: Mapping[RowKey, Row]) -> int:
+        """Write rows whole, unless a later one is there, and publish the keys; how many were written.
+
+        Raises:
+            StoreFailed: Redis does not answer; all of them may have been written, or none.
+        """
+        names = [self.key(key) for key in rows]
+        notice = ormsgpack.packb([list(key) for key in rows])
+        packed = [pack(row) for row in rows.values()]
+        try:
+            written = await self._writes.eval(_PUT, len(names), *names, MAGIC, self._channel, notice, *packed)
+        except (RedisError, OSError) as error:
+            raise self._failure(error) from error
+        return int(written)
+
+    async def follow(self, changed: Changed) -> None:
+        """Tell of changes, whoever makes them, until cancelled.
+
+        Of None whenever a subscription begins: what was published before it was missed.
+        """
+        loop, task, delay_s = asyncio.get_running_loop(), asyncio.current_task(), FIRST_DELAY_S
+        assert task is not None
+        # Asked, as the client waits with `asyncio.wait_for`, which in Python 3.11 may swallow a cancellation.
+        while not task.cancelling():
+            began = loop.time()
+            try:
+                await self._listen(changed, task)
+            except Exception as error:  # without notices rows would be stale, and nobody would know why
+                if loop.time() - began > MOST_DELAY_S:
+                    delay_s = FIRST_DELAY_S
+                if delay_s == FIRST_DELAY_S:
+                    _log.error("redis: no notice of changes: %r; subscribing again", error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, MOST_DELAY_S)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._reads.aclose()
+        await self._writes.aclose()
+
+    def key(self, key: RowKey) -> str:
+        """The name of a row in Redis: the prefix, then table and key, colons between their parts.
+
+        A colon within a part is written ``%3A``, and a percent sign ``%25``: no two keys have one name.
+        """
+        parts = [part.replace("%", "%25").replace(":", "%3A") for part in key]
+        return self._options.prefix + ":".join(parts)
+
+    async def _listen(self, changed: Changed, task: asyncio.Task[None]) -> None:
+        """One subscription, until it is lost or the task is cancelled."""
+        subscription = self._writes.pubsub()
+        try:
+            await subscription.subscribe(self._channel)
+            while not task.cancelling():
+                _tell(await _next(subscription), changed)
+        finally:
+            await subscription.aclose()  # type: ignore[no-untyped-call]
+
+    def _client(self, url: str, timeout_s: float, connections: int) -> Redis:
+        return Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=self._options.connect_timeout_s,
+            max_connections=connections,
+            retry=Retry(NoBackoff(), 0),
+            # On a new connection nothing is said but what the URL asks for: a request may wait for it.
+            protocol=2,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+
+    def _failure(self, error: Exception) -> StoreFailed:
+        match error:
+            case RedisTimeout() | TimeoutError():
+                return StoreFailed(self.name, "timeout", "has not answered in time")
+            case ResponseError():
+                return StoreFailed(self.name, "refused", f"refused the command: {error}")
+        return StoreFailed(self.name, "unreachable", "cannot be reached")
+
+
+def _row(value: bytes) -> Row | None:
+    try:
+        return unpack(value)
+    except CorruptRow:
+        return None
+
+
+async def _next(subscription: PubSub) -> Mapping[str, Any]:
+    """The next message. TimeoutError where the other side has gone silently."""
+    message: Mapping[str, Any] | None = await subscription.get_message(timeout=LISTEN_S)
+    if message is None:
+        await subscription.ping()
+        message = await subscription.get_message(timeout=LISTEN_S)
+    if message is None:
+        raise TimeoutError("the subscription has died")
+    return message
+
+
+def _tell(message: Mapping[str, Any], changed: Changed) -> None:
+    if message["type"] == "subscribe":  # only now is nothing missed any more
+        changed(None)
+    elif message["type"] == "message":
+        try:
+            changed([tuple(key) for key in ormsgpack.unpackb(message["data"])])
+        except (ValueError, TypeError):
+            _log.warning("redis: a notice of changes cannot be read; every row is asked for again")
+            changed(None)

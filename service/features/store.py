@@ -1,0 +1,69 @@
+"""What a feature store is: rows by key, the time each was written, and notice of changes.
+
+A store is schema-free. Whether a version reads a field, and what it makes of it, is `views`' to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from service.bundle.columns import Value
+
+State = Literal["closed", "half-open", "open"]
+"""Of a breaker: open while the store fails, half-open while one call tries whether it still does."""
+
+RowKey = tuple[str, ...]
+"""A table, then the parts of its key: ``("item", "17")``, ``("user_tag", "3", "cats")``."""
+
+Changed = Callable[[Collection[RowKey] | None], None]
+"""Told of the keys whose rows have changed; of None where any may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of a key.
+
+    Attributes:
+        stamp_ms: when it was written, in milliseconds since the epoch; of two rows the later one stays.
+        fields: by the name of the table's column; a field it lacks is the bundle's, null is missing.
+    """
+
+    stamp_ms: int
+    fields: Mapping[str, Value]
+
+
+class FeatureStore(Protocol):
+    """Rows by key."""
+
+    name: str
+    """what an answer that had to do without it calls it"""
+
+    @property
+    def state(self) -> State:
+        """Of its breaker; a store that cannot fail is always `closed`."""
+
+    @property
+    def empty(self) -> bool:
+        """Is it certain that there is nothing to find?"""
+
+    async def fetch(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | None]:
+        """The rows that there are, in one round trip; None where what is stored is no row.
+
+        Raises:
+            StoreFailed: the store does not answer.
+        """
+
+    async def put(self, rows: Mapping[RowKey, Row]) -> int:
+        """Write rows whole, unless a later one is there; how many were written.
+
+        Raises:
+            StoreFailed: the store does not answer; some may have been written.
+        """
+
+    async def follow(self, changed: Changed) -> None:
+        """Tell of changes, whoever makes them, until cancelled."""
+
+    async def close(self) -> None:
+        """Let go of connections."""

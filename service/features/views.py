@@ -1,0 +1,135 @@
+"""What a stored row is to one version: the fields that its own tables do not say already.
+
+Worked out once for each cached row and version, for many rows at a time; a request then adds what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from service.bundle.columns import (
+    Column,
+    Lists,
+    Numbers,
+    Texts,
+    Value,
+    Vectors,
+    as_lists,
+    as_numbers,
+    as_texts,
+    as_vectors,
+    column_of,
+    text,
+)
+from service.bundle.encoder import Encoder
+from service.bundle.errors import FeatureError
+from service.features.reads import TableReads
+from service.features.store import Row, RowKey
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A stored row, or that there is none, as one version sees it.
+
+    Attributes:
+        adds: values by path that differ from those of the version's own table.
+        parts: texts of `TableReads.parts`, the stored one over the table's; None is missing.
+        sound: can everything stored be read?
+        silent: does it add nothing, and is sound?
+    """
+
+    adds: Mapping[str, Value]
+    parts: tuple[str | None, ...]
+    sound: bool
+    silent: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "silent", self.sound and not self.adds)
+
+
+def views(
+    encoder: Encoder, reads: TableReads, keys: Sequence[RowKey], rows: Sequence[Row | None]
+) -> list[View]:
+    """Views ``[n]`` of the rows ``[n]`` with the given keys; a row is None where nothing is stored."""
+    if not reads.parts and not any(rows):
+        return [View({}, (), True)] * len(keys)
+    table = encoder.tables[reads.name]
+    own = table.rows(*zip(*(key[1:] for key in keys), strict=True))
+    stored = {at: row.fields for at, row in enumerate(rows) if row is not None}
+    names = reads.fields & frozenset().union(*stored.values())
+    held = {
+        name: _values(table.columns[name].pick(own)) if name in table.columns else [None] * len(keys)
+        for name in names.union(reads.parts)
+    }
+    adds: list[dict[str, Value]] = [{} for _ in keys]
+    unsound: set[int] = set()
+    for name in names:
+        path, beside = f"{reads.name}.{name}", held[name]
+        differing = {
+            at: fields[name] for at, fields in stored.items() if name in fields and fields[name] != beside[at]
+        }
+        unreadable = _unreadable(encoder, path, differing)
+        unsound |= unreadable
+        for at in differing.keys() - unreadable:
+            if not _same(differing[at], table.columns.get(name), beside[at], path):
+                adds[at][path] = differing[at]
+    parts = [
+        tuple(part_text(adds[at].get(f"{reads.name}.{name}", held[name][at])) for name in reads.parts)
+        for at in range(len(keys))
+    ]
+    return [View(adds[at], parts[at], at not in unsound) for at in range(len(keys))]
+
+
+def _values(column: Column) -> list[Value]:
+    """A column ``[n]`` as `Column.at` gives each."""
+    if isinstance(column, Numbers):
+        return [None if value != value else value for value in column.values.tolist()]
+    return column.values.tolist() if isinstance(column, Texts) else list(map(column.at, range(len(column))))
+
+
+def part_text(value: Value) -> str | None:
+    """A part of a key as it is looked up; NaN is missing, and a list is no part of one."""
+    return None if value is None or value != value or isinstance(value, list) else text(value)
+
+
+def _unreadable(encoder: Encoder, path: str, values: Mapping[int, Value]) -> set[int]:
+    """The positions of values that the version cannot read: tried together first, then each alone."""
+
+    def fails(some: Sequence[Value]) -> bool:
+        head, _, name = path.partition(".")
+        try:
+            column = column_of(some, path)
+            encoder.check(path, column)
+            if head == "item" and name in encoder.attributes:
+                as_numbers(column, path)
+        except FeatureError:
+            return True
+        return False
+
+    if not values or not fails(list(values.values())):
+        return set()
+    return {at for at, value in values.items() if fails([value])}
+
+
+def _same(value: Value, column: Column | None, held: Value, path: str) -> bool:
+    """Does a value mean what the column holds, though it is spelt otherwise, as ``"3"`` for ``3.0``?"""
+    if column is None:
+        return value is None
+    try:
+        return _as(column, column_of([value], path), path).at(0) == held
+    except FeatureError:  # of another kind than the table's, and readable all the same
+        return False
+
+
+def _as(kind: Column, column: Column, path: str) -> Column:
+    match kind:
+        case Numbers():
+            return Numbers(as_numbers(column, path))
+        case Texts():
+            return Texts(as_texts(column, path))
+        case Lists():
+            return as_lists(column, path)
+        case Vectors():
+            vectors = as_vectors(column, kind.values.shape[1], path)
+            return Vectors(vectors.astype(kind.values.dtype))

@@ -1,0 +1,58 @@
+"""Stores that a test holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from service.bundle.columns import Value
+from service.errors import StoreFailed
+from service.features.memory import MemoryFeatureStore
+from service.features.store import Changed, Row, RowKey, State
+
+
+class HeldStore:
+    """A memory store that notes every fetch, holds it until it may go on, and fails where it is told to."""
+
+    name: str = "held"
+
+    def __init__(self, rows: Mapping[RowKey, Mapping[str, Value]] | None = None) -> None:
+        self.inner = MemoryFeatureStore()
+        self.rows: dict[RowKey, Row | None] = {key: Row(1, fields) for key, fields in (rows or {}).items()}
+        self.fetches: list[list[RowKey]] = []
+        self.free = asyncio.Event()
+        self.free.set()
+        self.failing = False
+
+    @property
+    def state(self) -> State:
+        """It has no breaker."""
+        return "closed"
+
+    @property
+    def empty(self) -> bool:
+        """Never certain."""
+        return False
+
+    async def fetch(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | None]:
+        """The rows as of the call, once it may go on."""
+        self.fetches.append(list(keys))
+        found = {key: self.rows[key] for key in keys if key in self.rows}
+        await self.free.wait()
+        if self.failing:
+            raise StoreFailed(self.name, "timeout", "fails on purpose")
+        return found
+
+    async def put(self, rows: Mapping[RowKey, Row]) -> int:
+        """Write rows."""
+        if self.failing:
+            raise StoreFailed(self.name, "timeout", "fails on purpose")
+        self.rows |= rows
+        return await self.inner.put(rows)
+
+    async def follow(self, changed: Changed) -> None:
+        """Tell of what was put."""
+        await self.inner.follow(changed)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,55 @@
+"""Rows as bytes, and bytes that are none."""
+
+from contextlib import suppress
+from typing import Any
+
+import ormsgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.features.packed import CorruptRow, pack, unpack
+from service.features.store import Row
+from tests.service.features.test_stores import FIELDS
+
+NO_FIELDS: tuple[Any, ...] = ([1], {"a": {}}, {"a": [[1]]}, {"a": [None]}, {"a": b"x"})
+PACKED = pack(Row(1_700_000_000_000, {"author": "a", "tags": ["x"]}))
+
+
+@given(st.integers(0, 2**64 - 1), FIELDS)
+def test_a_row_comes_back(stamp_ms: int, fields: dict[str, object]) -> None:
+    """Stamp and fields, values of the same types."""
+    row = unpack(pack(Row(stamp_ms, fields)))  # type: ignore[arg-type]
+    assert row == Row(stamp_ms, fields)  # type: ignore[arg-type]
+    assert list(map(type, row.fields.values())) == list(map(type, fields.values()))
+
+
+def test_an_earlier_row_has_smaller_bytes_behind_the_magic_number() -> None:
+    """So a store can tell which of two is the later one, without reading the fields."""
+    stamps = [0, 1, 255, 256, 2**40, 2**53]
+    packed = [pack(Row(stamp, {}))[4:12] for stamp in stamps]
+    assert packed == sorted(packed)
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda tail: PACKED[:12] + tail))
+def test_any_bytes_are_a_row_or_corrupt(packed: bytes) -> None:
+    """No other error, whatever they are."""
+    with suppress(CorruptRow):
+        assert isinstance(unpack(packed), Row)
+
+
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        (b"", "too short"),
+        (PACKED[:11], "too short"),
+        (PACKED[:-1], "cannot be read"),
+        (b"RSF\x02" + PACKED[4:], "another format"),
+        (b'{"author": "a"}', "another format"),
+        *((PACKED[:12] + ormsgpack.packb(fields), "no mapping") for fields in NO_FIELDS),
+    ],
+)
+def test_the_reason_is_told(packed: bytes, reason: str) -> None:
+    """What is wrong with the bytes."""
+    with pytest.raises(CorruptRow, match=reason):
+        unpack(packed)

@@ -1,0 +1,27 @@
+"""What a worker measures of itself all the while."""
+
+from pathlib import Path
+
+import pytest
+
+from service import app
+from tests.service.shelf import until
+from tests.service.toy import toy
+
+
+async def test_a_measurement_that_fails_is_logged_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, however often it fails the same way; the next ones are taken."""
+    monkeypatch.setattr(app, "WATCH_S", 0.005)
+    tries: list[int] = []
+
+    def full(rows: int) -> None:
+        tries.append(rows)
+        if len(tries) < 4:
+            raise OSError("no space left on device")
+
+    async with toy(tmp_path) as service:
+        monkeypatch.setattr(service.serving.telemetry, "pending", full)
+        await until(lambda: len(tries) > 5)
+    assert caplog.text.count("cannot measure what serves") == 1
