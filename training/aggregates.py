@@ -21,7 +21,7 @@ from service.bundle.columns import Column, Numbers, Strings, Table, as_texts, st
 from service.bundle.errors import FeatureError
 from service.bundle.kinds import Key, Name
 from service.bundle.schema import FeatureSchema
-from training.features import source_of
+from training.features import check_held, source_of
 from training.impressions import Impressions, Log
 
 IMPRESSIONS = "impressions"
@@ -35,7 +35,7 @@ class AggregateConfig(BaseModel):
 
     A mean is ``(Σ w·label + prior·m) / (Σ w + prior)`` over the rows of the key's earlier days, `m` that of
     all keys, ``w = 2^(-days ago / half_life_days)``. Its column is called as the label; `impressions` holds
-    ``Σ w``.
+    ``Σ w``. Of a key that had no row before, all is missing, in training as in the service.
 
     Attributes:
         name: of the table.
@@ -84,23 +84,26 @@ def with_aggregates(
 def aggregate(train: Log, config: AggregateConfig, schema: FeatureSchema) -> tuple[Table, dict[str, Column]]:
     """The table after the last day, and the columns ``[n]`` of what it held before each row's own.
 
-    A mean is missing before there was any label of any key; in rows without a key all is.
-
     Raises:
         FeatureError: a label or a path of the key is not in the log.
     """
     impressions = train.impressions
     code, keys = _numbered(train, config, schema)
-    labels = _labels(impressions, config)
-    ordinal, known = _ordinals(impressions.day), code >= 0
-    days: list[_Day] = []
+    labels, ordinal = _labels(impressions, config), _ordinals(impressions.day)
     before = {name: np.full(len(impressions), np.nan) for name in (*config.labels, IMPRESSIONS)}
-    for today in np.unique(ordinal).tolist():
-        rows = np.flatnonzero((ordinal == today) & known)
-        for name, values in _as_of(today, days, config, len(keys[0])).items():
-            before[name][rows] = values[code[rows]]
-        days.append(_Day.of(today, code[rows], labels[:, rows]))
-    after = _as_of(int(ordinal.max()) + 1, days, config, len(keys[0]))
+    seen, past = np.zeros(len(keys[0]), dtype=bool), _Past(config, len(keys[0]))
+    with_key = np.flatnonzero(code >= 0)
+    by_day = with_key[np.argsort(ordinal[with_key], kind="stable")]
+    for rows in np.split(by_day, 1 + np.flatnonzero(np.diff(ordinal[by_day]))):
+        if not len(rows):
+            break  # no row has a key
+        today, codes = int(ordinal[rows[0]]), code[rows]
+        known = seen[codes]
+        for name, values in past.as_of(today).items():
+            before[name][rows[known]] = values[codes[known]]
+        past.add(_Day.of(today, codes, labels[:, rows]))
+        seen[codes] = True
+    after = past.as_of(int(ordinal.max()) + 1)
     table = Table(config.name, keys, {name: Numbers(values) for name, values in after.items()})
     return table, {name: Numbers(values) for name, values in before.items()}
 
@@ -141,23 +144,43 @@ class _Day:
         )
 
 
-def _as_of(today: int, days: Iterable[_Day], config: AggregateConfig, keys: int) -> dict[str, Floats]:
-    """The table's columns ``[keys]`` on a day, from the days before it."""
-    rows = np.zeros(keys)
-    counts, sums = np.zeros((len(config.labels), keys)), np.zeros((len(config.labels), keys))
-    for day in days:
-        ago = today - day.ordinal
-        if config.window_days is not None and ago > config.window_days:
-            continue
-        weight = 1.0 if config.half_life_days is None else 0.5 ** (ago / config.half_life_days)
-        rows[day.codes] += weight * day.rows
-        counts[:, day.codes] += weight * day.counts
-        sums[:, day.codes] += weight * day.sums
-    columns = {IMPRESSIONS: rows}
-    for name, count, total in zip(config.labels, counts, sums, strict=True):
-        mean = total.sum() / count.sum() if count.any() else np.nan
-        columns[name] = (total + config.prior * mean) / (count + config.prior)
-    return columns
+class _Past:
+    """The days so far: one by one as far as the window reaches, or all as one where there is none."""
+
+    def __init__(self, config: AggregateConfig, keys: int) -> None:
+        self._config, self._keys = config, keys
+        self._days: list[_Day] = []
+
+    def add(self, day: _Day) -> None:
+        """The next day's sums."""
+        window = self._config.window_days
+        if window is None:
+            self._days = [self._merged(day.ordinal, [*self._days, day])]
+        else:
+            self._days = [other for other in self._days if day.ordinal - other.ordinal < window] + [day]
+
+    def as_of(self, today: int) -> dict[str, Floats]:
+        """The table's columns ``[keys]`` on a day, from the days before it."""
+        window = self._config.window_days
+        past = self._merged(
+            today, [day for day in self._days if window is None or today - day.ordinal <= window]
+        )
+        columns = {IMPRESSIONS: past.rows}
+        for name, count, total in zip(self._config.labels, past.counts, past.sums, strict=True):
+            mean = total.sum() / count.sum() if count.any() else np.nan
+            columns[name] = (total + self._config.prior * mean) / (count + self._config.prior)
+        return columns
+
+    def _merged(self, today: int, days: Iterable[_Day]) -> _Day:
+        """The sums of several days, each decayed to a later one, for every key."""
+        half_life, labels = self._config.half_life_days, len(self._config.labels)
+        rows, counts, sums = (np.zeros((*shape, self._keys)) for shape in ((), (labels,), (labels,)))
+        for day in days:
+            weight = 1.0 if half_life is None else 0.5 ** ((today - day.ordinal) / half_life)
+            rows[day.codes] += weight * day.rows
+            counts[:, day.codes] += weight * day.counts
+            sums[:, day.codes] += weight * day.sums
+        return _Day(today, np.arange(self._keys), rows, counts, sums)
 
 
 def _numbered(
@@ -165,6 +188,8 @@ def _numbered(
 ) -> tuple[NDArray[np.int64], list[Strings]]:
     """A code ``[n]`` for each row's key, -1 where a part of it is missing; and the distinct keys' parts."""
     source = source_of(schema, log)
+    for path in config.key:
+        check_held(path, f"the key of {config.name}", schema, log)
     code, missing = np.zeros(len(log), np.int64), np.zeros(len(log), dtype=bool)
     parts = [as_texts(source.read(path), path) for path in config.key]
     for part in parts:

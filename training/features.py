@@ -37,7 +37,8 @@ def fit_features(schema: FeatureSchema, train: Log) -> Encoder:
             a label, or a serving constant that is no known category.
     """
     _check_no_outcome(schema, train.impressions.labels.keys() | train.outcomes)
-    _check_paths(schema, train)
+    for feature in schema.column_features():
+        check_held(feature.source, feature.name, schema, train)
     source = source_of(schema, train)
     vocabularies: dict[str, AnyVocabulary] = {}
     scales: dict[str, Scale] = {}
@@ -68,15 +69,21 @@ def given_columns(impressions: Impressions) -> dict[str, Column]:
     return {**context, **impressions.inline}
 
 
-def _check_paths(schema: FeatureSchema, log: Log) -> None:
-    """Raise FeatureError for a path that nothing in the log holds: it would be missing in every row."""
+def check_held(path: str, reader: str, schema: FeatureSchema, log: Log) -> None:
+    """Raise FeatureError for a path that nothing in the log holds: it would be missing in every row.
+
+    Args:
+        path: with the key of its table, if it is a table's.
+        reader: what reads it, for the message.
+        schema: knows the keys.
+        log: the tables and the impressions.
+    """
     known = {USER_ID, ITEM_ID, *given_columns(log.impressions)}
     known |= {f"{name}.{field}" for name, table in log.tables.items() for field in table.columns}
-    for feature in schema.column_features():
-        for path in sorted(schema.reads(feature.source) - known):
-            head = path.partition(".")[0]
-            there = ", ".join(sorted(other for other in known if other.startswith(f"{head}."))) or "nothing"
-            raise FeatureError(path, f"is read by {feature.name} and not in the log, which has {there}")
+    for missing in sorted(schema.reads(path) - known):
+        head = missing.partition(".")[0]
+        there = ", ".join(sorted(other for other in known if other.startswith(f"{head}."))) or "nothing"
+        raise FeatureError(missing, f"is read by {reader} and not in the log, which has {there}")
 
 
 def _check_no_outcome(schema: FeatureSchema, outcomes: Collection[str]) -> None:

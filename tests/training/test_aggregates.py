@@ -80,7 +80,8 @@ def naive(rows: Rows, config: AggregateConfig, at: int, author: str | None) -> f
     told = [(AUTHORS[item], weight(day), click) for _, item, day, click in rows if click == click]
     told = [each for each in told if each[0] is not None]
     total = sum(w for _, w, _ in told)
-    if not total or author is None:
+    met = {AUTHORS[item] for _, item, day, _ in rows if ORDINALS[day] < at}
+    if not total or author is None or author not in met:
         return float("nan")
     prior = config.prior * sum(w * click for _, w, click in told) / total
     own = [(w, click) for name, w, click in told if name == author]
@@ -146,6 +147,22 @@ def test_the_service_reads_what_the_trainer_read() -> None:
         np.testing.assert_array_equal(served.cross.value[0], cross.value[at])
 
 
+def test_a_key_without_a_past_is_trained_as_it_is_served() -> None:
+    """Missing and flagged so, in the training rows that meet it first as in a request for one never met."""
+    parts = with_aggregates(parts_of(), CONFIGS, SCHEMA)
+    users = {"name": "user", "kind": "categorical", "source": "user.user_id"}
+    features = [*(feature.model_dump() for feature in SCHEMA.features), users]
+    encoder = fit_features(
+        FeatureSchema.model_validate({"features": features, "tables": SCHEMA.tables}), parts["train"]
+    )
+    first = parts["train"].take(parts["train"].impressions.day == DAYS[0]).impressions
+    _, item, cross = encoder.log(first.user_id, first.item_id, given_columns(first), serving=False)
+    stranger = encoder.request("stranger", {}, {}, ["new"], {})
+    unknown = encoder.items.value[stranger.item_row]
+    np.testing.assert_array_equal(item.value, np.repeat(unknown, len(first), axis=0))
+    np.testing.assert_array_equal(cross.value, np.repeat(stranger.cross.value, len(first), axis=0))
+
+
 def test_only_training_rows_bring_what_they_saw() -> None:
     """Validation and test have nothing inline: they look the frozen table up, as the service does."""
     parts = with_aggregates(parts_of(), CONFIGS, SCHEMA)
@@ -184,13 +201,23 @@ def test_impressions_are_counted_by_key() -> None:
         "a": 2.0,
         "b": 1.0,
     }
-    np.testing.assert_array_equal(numbers(before["impressions"]), [0.0, 0.0, 0.0, np.nan])
+    np.testing.assert_array_equal(numbers(before["impressions"]), [np.nan] * 4)
+    _, before = aggregate(log_of([*rows, ("y", 0, DAYS[2], 0.0)]), CONFIGS[0], SCHEMA)
+    assert numbers(before["impressions"])[-1] == 2.0
 
 
 def test_a_label_that_the_log_has_not_is_named() -> None:
     """With the labels that are there."""
     config = CONFIGS[0].model_copy(update={"labels": ("buy",)})
     with pytest.raises(FeatureError, match=r"aggregates\.author_stats.*'buy'; it has click"):
+        aggregate(log_of([("x", 0, DAYS[0], 1.0)]), config, SCHEMA)
+
+
+@pytest.mark.parametrize("path", ["item.colour", "user_author.click"])
+def test_a_key_that_nothing_holds_is_named(path: str) -> None:
+    """A field that no table has, and what another aggregate is yet to make."""
+    config = CONFIGS[0].model_copy(update={"key": (path,)})
+    with pytest.raises(FeatureError, match=rf"{path}: is read by the key of author_stats and not in the log"):
         aggregate(log_of([("x", 0, DAYS[0], 1.0)]), config, SCHEMA)
 
 
