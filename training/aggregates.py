@@ -15,14 +15,13 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from service.bundle.columns import Column, Numbers, Strings, Table, as_texts, strings
-from service.bundle.errors import FeatureError
-from service.bundle.kinds import Key, Name
+from service.bundle.kinds import Frozen, Key, Name
 from service.bundle.schema import FeatureSchema
 from training.features import check_held, source_of
-from training.impressions import Impressions, Log
+from training.impressions import Log
 
 IMPRESSIONS = "impressions"
 """the column of a table that counts"""
@@ -30,7 +29,7 @@ IMPRESSIONS = "impressions"
 Floats = NDArray[np.float64]
 
 
-class AggregateConfig(BaseModel):
+class AggregateConfig(Frozen):
     """A table of smoothed means of labels, by key.
 
     A mean is ``(Σ w·label + prior·m) / (Σ w + prior)`` over the rows of the key's earlier days, `m` that of
@@ -45,8 +44,6 @@ class AggregateConfig(BaseModel):
         half_life_days: after which a day counts half; none if not given.
         window_days: days before which nothing counts; none if not given.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name
     key: Key
@@ -89,7 +86,8 @@ def aggregate(train: Log, config: AggregateConfig, schema: FeatureSchema) -> tup
     """
     impressions = train.impressions
     code, keys = _numbered(train, config, schema)
-    labels, ordinal = _labels(impressions, config), _ordinals(impressions.day)
+    found = [impressions.label(name, f"aggregates.{config.name}") for name in config.labels]
+    labels, ordinal = np.array(found, np.float64), _ordinals(impressions.day)
     before = {name: np.full(len(impressions), np.nan) for name in (*config.labels, IMPRESSIONS)}
     seen, past = np.zeros(len(keys[0]), dtype=bool), _Past(config, len(keys[0]))
     with_key = np.flatnonzero(code >= 0)
@@ -202,14 +200,6 @@ def _numbered(
     numbered = np.full(len(log), -1, np.int64)
     numbered[rows] = code_of_row
     return numbered, [strings(part[rows[first]].tolist()) for part in parts]
-
-
-def _labels(impressions: Impressions, config: AggregateConfig) -> Floats:
-    for name in config.labels:
-        if name not in impressions.labels:
-            there = ", ".join(sorted(impressions.labels))
-            raise FeatureError(f"aggregates.{config.name}", f"the log has no label {name!r}; it has {there}")
-    return np.array([impressions.labels[name] for name in config.labels], np.float64)
 
 
 def _ordinals(days: NDArray[np.int32]) -> NDArray[np.int64]:

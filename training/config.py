@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -22,7 +20,7 @@ from pydantic import (
 
 from service.bundle.errors import FusionError
 from service.bundle.fusion import FusionFormula
-from service.bundle.kinds import Name
+from service.bundle.kinds import Frozen, Name
 from service.bundle.manifest import TaskSpec, graph_inputs
 from service.bundle.schema import FeatureSchema, Side
 from training.aggregates import AggregateConfig
@@ -52,11 +50,7 @@ def _day(value: Any) -> Any:
 Day = Annotated[int, BeforeValidator(_day)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TaskConfig(_Frozen):
+class TaskConfig(Frozen):
     """A task: a label of the log and how the model learns it.
 
     Attributes:
@@ -106,7 +100,7 @@ class TaskConfig(_Frozen):
         )
 
 
-class SplitConfig(_Frozen):
+class SplitConfig(Frozen):
     """The split by time: training days up to and with `train_until`, validation, then test."""
 
     train_until: Day
@@ -119,7 +113,7 @@ class SplitConfig(_Frozen):
         return self
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(Frozen):
     """The loop.
 
     Attributes:
@@ -142,10 +136,8 @@ class TrainConfig(_Frozen):
     threads: Annotated[int, Field(ge=0)] = 0
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Frozen):
     """A whole run. Unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: DatasetConfig
     split: SplitConfig
@@ -160,13 +152,14 @@ class TrainingConfig(BaseModel):
     @model_validator(mode="after")
     def _holds(self) -> Self:
         names = [task.name for task in self.tasks]
-        if len(set(names)) != len(names):
-            raise ValueError(f"tasks: names come twice in {names}")
-        for aggregate in self.aggregates:
-            if self.features.tables[aggregate.name] != aggregate.key:
-                raise ValueError(
-                    f"aggregates.{aggregate.name}: [tables] has one of that name; rename it"
-                )
+        unique = {
+            "tasks: names": names,
+            "aggregates: names": [aggregate.name for aggregate in self.aggregates],
+            "histories: columns": [history.column for history in self.histories],
+        }
+        for what, given in unique.items():
+            if len(set(given)) != len(given):
+                raise ValueError(f"{what} come twice in {given}; rename one, or leave it out")
         for side in (Side.USER, Side.ITEM):
             if not graph_inputs(self.features, side):
                 raise ValueError(
@@ -220,12 +213,17 @@ def parse_config(raw: Mapping[str, Any], name: str) -> TrainingConfig:
         ConfigError: a key is unknown, missing or wrong.
     """
     plain = dict(raw)
-    tables = {**_keys_of(plain.get("aggregates")), **plain.pop("tables", {})}
+    tables, of_aggregates = plain.pop("tables", {}), _keys_of(plain.get("aggregates"))
+    if isinstance(tables, Mapping):
+        if twice := sorted(tables.keys() & of_aggregates):
+            raise ConfigError(f"{name}:\n  aggregates.{twice[0]}: [tables] has one of that name; rename it")
+        tables = {**of_aggregates, **tables}
     plain["features"] = {"features": plain.get("features", []), "tables": tables}
     try:
         return TrainingConfig.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("\n  ".join([f"{name}:", *told(error, plain)])) from None
+        copies = {("features", "tables", table) for table in of_aggregates}
+        raise ConfigError("\n  ".join([f"{name}:", *told(error, plain, copies)])) from None
 
 
 def _keys_of(aggregates: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.bundle.columns import as_numbers
 from service.bundle.encoder import Encoder
 from service.bundle.fusion import FusionFormula
 from service.bundle.manifest import Metrics
@@ -16,7 +17,7 @@ from training import metrics
 from training.config import FUSED, TaskConfig
 from training.examples import masked_label, transform
 from training.graphs import Scores
-from training.impressions import Log
+from training.impressions import Impressions, Log
 
 TaskScores = Mapping[str, NDArray[np.float32]]
 
@@ -51,18 +52,25 @@ def evaluate(
     """
     impressions = log.impressions
     users = np.unique(impressions.user_id.astype(str), return_inverse=True)[1]
-    labels = {task.name: masked_label(task, impressions.labels) for task in tasks}
+    labels = {task.name: masked_label(task, impressions) for task in tasks}
     found = {}
     for task in tasks:
         truth = None if log.truth is None else log.truth.get(truth_name(task))
         found[task.name] = task_metrics(
             task, logged[task.name], served[task.name], labels[task.name], users, truth
         )
-    item_rows = encoder.item_rows(impressions.item_id)
-    attributes = {name: encoder.attribute(name, item_rows, {}) for name in formula.attributes}
+    attributes = {name: _attribute(name, impressions, encoder) for name in formula.attributes}
     fused = formula.score(served, attributes)
     found[FUSED] = fused_metrics(fused, tasks, labels, users)
     return found
+
+
+def _attribute(name: str, impressions: Impressions, encoder: Encoder) -> NDArray[np.float64]:
+    """An item field ``[B]`` for the formula: as it was logged with the impressions, else the table's."""
+    path = f"item.{name}"
+    if path in impressions.inline:
+        return as_numbers(impressions.inline[path], path)
+    return encoder.attribute(name, encoder.item_rows(impressions.item_id), {})
 
 
 def truth_name(task: TaskConfig) -> str:

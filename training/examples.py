@@ -60,7 +60,7 @@ def encode(
     """Impressions as a model reads them: as they were, position and all, or as serving would see them."""
     given = given_columns(impressions)
     sides = encoder.log(impressions.user_id, impressions.item_id, given, serving=serving)
-    labels = [transform(task, masked_label(task, impressions.labels)) for task in tasks]
+    labels = [transform(task, masked_label(task, impressions)) for task in tasks]
     return Examples(arrays_of(sides), torch.from_numpy(np.stack(labels).astype(np.float32)))
 
 
@@ -69,32 +69,29 @@ def arrays_of(sides: Sequence[Columns]) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(array) for side in sides for array in (side.index, side.value))
 
 
-def masked_label(task: TaskConfig, labels: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+def masked_label(task: TaskConfig, impressions: Impressions) -> NDArray[np.float32]:
     """The task's label ``[n]`` as logged, NaN in the rows that its mask leaves out.
 
     Raises:
-        ConfigError: the log has no such label, or that of an event holds anything but 0, 1 and NaN.
+        FeatureError: the log has no such label.
+        ConfigError: that of an event holds anything but 0, 1 and NaN.
     """
-    for key, name in (("label", task.event), ("mask", task.mask)):
-        if name is None:
-            continue
-        if name not in labels:
-            raise ConfigError(
-                f"tasks.{task.name}.{key}: the log has no label {name!r}; it has {sorted(labels)}"
-            )
-        if (key == "mask" or task.kind == "binary") and len(odd := _no_event(labels[name])):
-            hint = "; did you mean kind = 'regression'?" if key == "label" else ""
-            raise ConfigError(
-                f"tasks.{task.name}.{key}: {name!r} holds {odd[0]:g}, and an event is 0 or 1{hint}"
-            )
-    label = labels[task.event]
-    return label if task.mask is None else np.where(labels[task.mask] == 1, label, np.float32(np.nan))
+    field = f"tasks.{task.name}"
+    label = impressions.label(task.event, f"{field}.label")
+    if task.kind == "binary":
+        _check_event(label, f"{field}.label: {task.event!r}", "; did you mean kind = 'regression'?")
+    if task.mask is None:
+        return label
+    mask = impressions.label(task.mask, f"{field}.mask")
+    _check_event(mask, f"{field}.mask: {task.mask!r}")
+    return np.where(mask == 1, label, np.float32(np.nan))
 
 
-def _no_event(label: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a label holds that is neither 0, 1 nor missing."""
-    odd: NDArray[np.float32] = label[~((label == 0) | (label == 1) | np.isnan(label))]
-    return odd
+def _check_event(label: NDArray[np.float32], what: str, hint: str = "") -> None:
+    """Raise ConfigError where a label holds what is neither 0, 1 nor missing."""
+    odd = label[~((label == 0) | (label == 1) | np.isnan(label))]
+    if len(odd):
+        raise ConfigError(f"{what} holds {odd[0]:g}, and an event is 0 or 1{hint}")
 
 
 def transform(task: TaskConfig, label: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,15 +12,22 @@ PLAINLY = {
     "extra_forbidden": "unknown key",
     "missing": "is missing",
     "too_short": "needs at least {min_length} of them",
+    "tuple_type": "must be a list",
+    "string_pattern_mismatch": (
+        "{input!r} is misspelled: a name has letters, digits and _; a path is a table and a field: item.tag"
+    ),
     "union_tag_not_found": "{discriminator} is missing",
     "union_tag_invalid": "{discriminator} is {tag!r}; there is {expected_tags}",
 }
 """what pydantic's types of faults mean in a config"""
 
 
-def told(error: ValidationError, raw: Any) -> list[str]:
-    """The faults of plain values `raw`, a line each."""
-    return [_line(fault, raw) for fault in _first_causes(error.errors())]
+def told(
+    error: ValidationError, raw: Any, copies: Collection[tuple[str | int, ...]] = frozenset()
+) -> list[str]:
+    """The faults of plain values `raw`, a line each; those below `copies` are told where they come from."""
+    faults = [fault for fault in error.errors() if fault["loc"][:3] not in copies]
+    return [_line(fault, raw) for fault in _first_causes(faults)]
 
 
 def _line(fault: ErrorDetails, raw: Any) -> str:
@@ -39,7 +46,7 @@ def _line(fault: ErrorDetails, raw: Any) -> str:
         path.pop(0)
     what = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in PLAINLY:
-        what = PLAINLY[fault["type"]].format(**fault.get("ctx", {}))
+        what = PLAINLY[fault["type"]].format(input=fault["input"], **fault.get("ctx", {}))
     return f"{'.'.join(path)}: {what}" if path else what
 
 

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt, StringConstraints
+from pydantic import PositiveInt, model_validator
 
 from service.bundle.columns import Lists, Table, as_lists
 from service.bundle.errors import FeatureError
-from service.bundle.kinds import Name
+from service.bundle.kinds import Frozen, Name, Path
 from training.impressions import Log
 
 Positions = NDArray[np.int64]
 
 
-class HistoryConfig(BaseModel):
+class HistoryConfig(Frozen):
     """A sequence of item ids a user, oldest first.
 
     Attributes:
@@ -32,11 +32,15 @@ class HistoryConfig(BaseModel):
         length: the most items kept, the last ones.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    column: Annotated[str, StringConstraints(pattern=r"^user\.[A-Za-z_][A-Za-z0-9_]*$")]
+    column: Path
     where: Name | None = None
     length: PositiveInt = 50
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if not self.column.startswith("user."):
+            raise ValueError(f"{self.column!r} is none of the user's columns; write user.<name>")
+        return self
 
 
 def with_histories(parts: Mapping[str, Log], configs: Sequence[HistoryConfig]) -> dict[str, Log]:
@@ -45,11 +49,17 @@ def with_histories(parts: Mapping[str, Log], configs: Sequence[HistoryConfig]) -
     The impressions of ``train`` bring what was to be listed before their own day; the others look it up.
 
     Raises:
-        FeatureError: a label is not in the log, or the table's column holds no lists.
+        FeatureError: a label is not in the log, or the table's column holds no lists or is one of the log.
     """
     train, users = parts["train"], parts["train"].tables["user"]
     inline, columns = dict(train.impressions.inline), dict(users.columns)
     for config in configs:
+        if config.column in train.impressions.inline:
+            raise FeatureError(
+                f"histories.{config.column}",
+                "is logged with each row, and the table has what was seen last, test days included;"
+                " name the history otherwise",
+            )
         name = config.column.removeprefix("user.")
         columns[name], inline[config.column] = history(train, config)
     table = Table("user", users.keys, columns)
@@ -91,13 +101,7 @@ def _listed(train: Log, config: HistoryConfig) -> NDArray[np.bool_]:
     """Which rows ``[n]`` enter the sequence."""
     if config.where is None:
         return np.ones(len(train), dtype=bool)
-    labels = train.impressions.labels
-    if config.where not in labels:
-        there = ", ".join(sorted(labels))
-        raise FeatureError(
-            f"histories.{config.column}", f"the log has no label {config.where!r}; it has {there}"
-        )
-    chosen: NDArray[np.bool_] = labels[config.where] == 1
+    chosen: NDArray[np.bool_] = train.impressions.label(config.where, f"histories.{config.column}") == 1
     return chosen
 
 

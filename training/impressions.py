@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.columns import Column, Strings, Table
+from service.bundle.errors import FeatureError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +47,13 @@ class Impressions:
 
     def __len__(self) -> int:
         return len(self.user_id)
+
+    def label(self, name: str, field: str) -> NDArray[np.float32]:
+        """A label ``[n]``. Raises FeatureError where there is none, at the config's `field` that names it."""
+        if name not in self.labels:
+            there = ", ".join(sorted(self.labels))
+            raise FeatureError(field, f"the log has no label {name!r}; it has {there}")
+        return self.labels[name]
 
     def take(self, rows: NDArray[Any]) -> Impressions:
         """The given rows (positions, or a mask), in that order."""

@@ -7,7 +7,7 @@ Columns are read-only by convention: `take` copies, nothing writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -282,6 +282,11 @@ class Table:
     def rows(self, *parts: Iterable[str | None]) -> Rows:
         """Rows of the given keys (an iterable a part), counted from 1; 0 is unknown."""
         return self.index.rows(*(self.index.codes(i, part) for i, part in enumerate(parts)))
+
+    def each(self) -> Iterator[tuple[tuple[str, ...], dict[str, Value]]]:
+        """Every row: its key, and its values by field."""
+        for at, key in enumerate(zip(*self.keys, strict=True)):
+            yield key, {field: column.at(at) for field, column in self.columns.items()}
 
     def forget(self) -> None:
         """Give the memory back. It is of no use any more."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -21,13 +22,18 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max
 Path = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$", max_length=200)
 ]
-Key = Annotated[tuple[Path, ...], Field(min_length=1)]
+Key = Annotated[
+    tuple[Path, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda key: (key,) if isinstance(key, str) else key),
+]
+"""of one path or several; one alone needs no brackets"""
 
 
 class Frozen(BaseModel):
-    """Data that cannot change, and of which every key is known."""
+    """Data that cannot change, of which every key is known and every number finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class _Column(Frozen):

@@ -32,7 +32,8 @@ def write_table(path: Path, table: Table) -> None:
     """Write a table to one npz file."""
     arrays: Arrays = {}
     for part, key in enumerate(table.keys):
-        arrays |= _packed("key", str(part), key)
+        # Of a key of several parts, each part repeats its ids: a user's in every row of her tags.
+        arrays |= (_coded if len(table.keys) > 1 else _packed)("key", str(part), key)
     for name, column in table.columns.items():
         if isinstance(column, Texts):
             arrays |= _coded("texts", name, column.values)
@@ -52,7 +53,8 @@ def read_table(path: Path, name: str) -> Table:
         for label, array in arrays.items():
             kind, _, field = label.partition("/")
             if kind == "key":
-                keys.append(_unpacked(arrays, kind, field))
+                repeats = f"key.codes/{field}" in arrays
+                keys.append((_decoded if repeats else _unpacked)(arrays, kind, field))
             elif kind == "numbers":
                 columns[field] = Numbers(array)
             elif kind == "vectors":

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import orjson
 import typer
@@ -24,6 +29,8 @@ from service.loadtest.run import Bounds
 
 CANNOT, FAILED = 1, 3
 """Exit codes; 2 is typer's, for options."""
+TERMINATED = 128 + signal.SIGTERM
+"""As a shell has it of a command that SIGTERM ended."""
 OBJECTIVE_MS = 50.0
 """Of --find-max, where it is given none."""
 
@@ -64,15 +71,17 @@ def loadtest(
 
     rankserve loadtest http://127.0.0.1:8000 --sweep auto --chart charts
 
-    Exit code: 1 where the test could not run, 3 where a request failed or the objective was missed.
+    Exit code: 1 where the test could not run; 3 where a request failed or the objective was missed: at one
+    rate of a sweep (and auto leads beyond what the service can do), or at every rate of --find-max.
     \f
     Reason: a parameter is an option.
     """
-    with _in_a_line():
+    with _in_a_line(), _ended_in_order():
         rates = _rates(sweep)
         kind = _kind(find_max, rates)
         for library in ("hdrh",) if chart is None else ("hdrh", "matplotlib"):
             need(library)
+        _check_places(json, chart)
         target, mix = Target.parse(url), Mix.parse(candidates)
         own_users, own_items = _own(users), _own(items)
         if processes > min(connections, in_flight):
@@ -88,9 +97,10 @@ def loadtest(
         slo = OBJECTIVE_MS if kind == Kind.SEARCH and slo_p99_ms is None else slo_p99_ms
         load = Load(rate, duration, arrivals, seed=seed)
         bounds = Bounds(connections // processes, in_flight // processes, timeout)
-        with Generators(Setup(target, requests, bounds, processes, seed)) as generators:
+        setup = Setup(target, requests, bounds, processes, seed)
+        with Generators(setup) as generators:
             runs = Measure(generators, load, slo, Console(stderr=True)).all(kind, rates)
-        told = Report(target, requests, kind, slo)
+        told = Report(setup, kind, slo)
         told.show(Console(), runs)
         if json is not None:
             json.write_bytes(orjson.dumps(told.json(runs), option=orjson.OPT_INDENT_2))
@@ -108,6 +118,28 @@ def _in_a_line() -> Iterator[None]:
     except (LoadTestError, OSError) as error:
         typer.echo(f"rankserve: {error}", err=True)
         raise typer.Exit(CANNOT) from None
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the generators, too, as Ctrl-C does. Only the main thread hears of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_places(json: Path | None, chart: Path | None) -> None:
+    """Raise LoadTestError or OSError where what is found could not be written in the end."""
+    if chart is not None:
+        chart.mkdir(parents=True, exist_ok=True)
+    for option, folder in (("--json", json and json.parent), ("--chart", chart)):
+        if folder is not None and not os.access(folder, os.W_OK):
+            raise LoadTestError(f"{option}: {folder} is no folder that can be written to")
 
 
 def _kind(find_max: bool, rates: tuple[float, ...] | None) -> Kind:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -37,13 +38,14 @@ class Target:
     @staticmethod
     def parse(url: str) -> Target:
         """`http://host:port`, or https. Raises LoadTestError."""
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        wrong = LoadTestError(f"{url} is no address of a service; write it as http://127.0.0.1:8000")
         try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
             port = parts.port
         except ValueError:
-            port = 0
+            raise wrong from None
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-            raise LoadTestError(f"{url} is no address of a service; write it as http://127.0.0.1:8000")
+            raise wrong
         default = 443 if parts.scheme == "https" else 80
         return Target(parts.scheme, parts.hostname, port or default, parts.path.rstrip("/"))
 
@@ -73,10 +75,8 @@ class Answer:
 
     status: int
     body: bytes
-    sent: float
-    """when its request went out, by `time.monotonic`"""
     at: float
-    """when it was there as a whole"""
+    """when it was there as a whole, by `time.monotonic`"""
     stays: bool
     """the connection can be used again"""
 
@@ -108,7 +108,6 @@ class Connection:
             NotHttp: what came is none.
         """
         self._body, self._whole = b"", False
-        sent = time.monotonic()
         self._writer.write(message)
         try:
             while not self._whole:
@@ -118,7 +117,7 @@ class Connection:
                 self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise NotHttp(str(error)) from None
-        return Answer(self._parser.get_status_code(), self._body, sent, time.monotonic(), self._stays)
+        return Answer(self._parser.get_status_code(), self._body, time.monotonic(), self._stays)
 
     def close(self) -> None:
         """Hang up."""
@@ -154,13 +153,14 @@ class Pool:
             while len(self._idle) < self._most:
                 self._idle.append(await Connection.open(self._target))
 
-    async def ask(self, message: bytes) -> Answer:
+    async def ask(self, message: bytes, sent: Callable[[float], None] = lambda at: None) -> Answer:
         """Ask on the connection that has been idle longest, or a new one; waits, first come first served,
-        while all are in use. Raises OSError and NotHttp."""
+        while all are in use. `sent` hears when the request goes out. Raises OSError and NotHttp."""
         async with self._places:
             connection = self._take() or await Connection.open(self._target)
             stays = False
             try:
+                sent(time.monotonic())
                 answer = await connection.ask(message)
                 stays = answer.stays
                 return answer

@@ -38,7 +38,7 @@ class Measure:
         if rates:
             return [self._run(replace(self.load, rate=rate)) for rate in sorted(set(rates))]
         runs: list[Judged] = []
-        while (rate := search.next_of_sweep(_overloaded(runs), self.load.rate)) is not None:
+        while (rate := search.next_of_sweep(_tried(runs), self.load.rate)) is not None:
             runs.append(self._run(replace(self.load, rate=rate)))
         return runs
 
@@ -75,5 +75,6 @@ class Measure:
             yield tell
 
 
-def _overloaded(runs: list[Judged]) -> list[tuple[float, bool]]:
-    return [(run.load.rate, run.overload is not None) for run in runs]
+def _tried(runs: list[Judged]) -> list[tuple[float, bool]]:
+    """Rates, and whether each was too much for the service, or for its generator."""
+    return [(run.load.rate, run.overload is not None or run.hides_service) for run in runs]

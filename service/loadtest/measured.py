@@ -17,6 +17,8 @@ SAMPLES = 20
 """The backlog is looked at so often in a run, at equal distances, and at its start."""
 TIMEOUT = "timeout"
 NOT_SENT = "not sent"
+LATE = "generator late"
+"""The generator turned to a request when the time for it was over."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Measured:
     in_time: int = 0
     """answered before the run's planned end"""
     errors: Counter[str] = field(default_factory=Counter)
-    """by kind: a status with the service's word for it, `refused`, `reset`, `timeout`, `not sent` …"""
+    """by kind: a status with the service's word for it, `refused`, `timeout`, `not sent` …"""
     versions: Counter[str] = field(default_factory=Counter)
     degraded: Counter[str] = field(default_factory=Counter)
     """answers that did without a store, by store"""
@@ -56,7 +58,7 @@ class Measured:
     lateness: Durations = field(default_factory=Durations)
     """from when a request was due to when its generator turned to it"""
     queueing: Durations = field(default_factory=Durations)
-    """from then to when it went out: the wait for a connection"""
+    """from then to when it went out, or was given up: the wait for a connection"""
     backlog: list[int] = field(default_factory=lambda: [0] * (SAMPLES + 1))
     """requests that were due and not over, at equal distances"""
     cpu: list[float] = field(default_factory=list)

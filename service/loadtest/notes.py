@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
 from service.loadtest.histogram import BEYOND, PERCENTILES
-from service.loadtest.measured import NOT_SENT, SAMPLES, TIMEOUT, Measured, counted
+from service.loadtest.measured import LATE, NOT_SENT, SAMPLES, TIMEOUT, Measured, counted
 from service.loadtest.plan import Load
 
 GROWS = 0.05
@@ -19,6 +21,8 @@ QUEUED = 0.25
 """A wait for connections that is more than this share of the latency, each at p99, is told."""
 LATE_MS = 10.0
 """A generator that is later than this at p99 measures itself."""
+MOST = 0.5
+"""Where that is more than this share of the latency, each at p99, it hides the service."""
 BUSY = 0.9
 """So does one that takes more than this share of a core, where it is late by a millisecond or two."""
 BUSY_LATE_MS = 2.0
@@ -46,8 +50,19 @@ class Judged:
         return f"p99 of {p99:.1f} ms misses the objective of {self.slo_p99_ms:g} ms"
 
     @property
+    def carried(self) -> bool:
+        """Every window has samples enough for its p99."""
+        return all(window.latency.carries(99) for window in self.measured.windows)
+
+    @property
+    def hides_service(self) -> bool:
+        """The generator's own lateness is most of what was measured: it tells nothing of the service."""
+        late, latency = self.measured.lateness.ms(99), self.measured.latency.ms(99)
+        return bool(self.generator_bound and (self.measured.errors[LATE] or late > MOST * latency))
+
+    @property
     def overload(self) -> str | None:
-        """Whether the service can't keep up with the load."""
+        """Whether the service can't keep up with the load; nothing is said where the generator hides it."""
         load, measured = self.load, self.measured
         achieved = (
             f"asked {load.rate:g} requests/s, answered {measured.in_time / load.duration_s:.1f}/s in time"
@@ -61,7 +76,7 @@ class Judged:
         shed = {kind: n for kind, n in measured.errors.items() if _is_shed(kind)}
         if sum(shed.values()) > SHED * measured.planned:
             reasons.append(f"not served: {', '.join(counted(shed))} of {measured.planned:,}")
-        if not reasons:
+        if not reasons or self.hides_service:
             return None
         return f"The service does not keep up: {achieved}; {'; '.join(reasons)}."
 
@@ -79,47 +94,72 @@ class Judged:
             f"the latencies: {fix}."
         )
 
-    def notes(self) -> list[str]:
-        """All that a reader of the figures must know."""
-        measured, latency = self.measured, self.measured.latency
-        found = [self.overload, self.generator_bound]
-        if self.missed:
-            found.append(f"The {self.missed}.")
-        if thin := [
-            f"p{q:g} (from {BEYOND / (1 - q / 100):,.0f} on)" for q in PERCENTILES if not latency.carries(q)
-        ]:
-            found.append(
-                f"{latency.count:,} samples are too few for {', '.join(thin)}: fewer than {BEYOND} lie "
-                "beyond, and the figure is chance. Run longer."
-            )
-        if (waited := measured.queueing.ms(99)) > QUEUED * latency.ms(99):
-            found.append(
-                f"Much of the latency is the wait for a connection (p99 {waited:.1f} ms): all were in use. "
-                "Where callers have more of them, raise --connections."
-            )
-        if measured.errors[NOT_SENT]:
-            found.append(
-                f"{measured.errors[NOT_SENT]:,} requests were not sent: as many as --in-flight allows were "
-                "already on their way. They count as errors, and have no latency."
-            )
-        if measured.errors[TIMEOUT]:
-            found.append("Requests that timed out count in the percentiles with the time that was waited.")
-        if measured.degraded:
-            found.append(
-                f"Degraded answers, by the store that failed: {', '.join(counted(measured.degraded))}."
-            )
-        if len(measured.versions) > 1:
-            found.append(f"More than one version answered: {', '.join(counted(measured.versions))}.")
-        return [note for note in [*found, *self._strangers()] if note]
+    def notes(self) -> dict[str, str]:
+        """All that a reader of the figures must know, by what it is about."""
+        missed = f"The {self.missed}." if self.missed else None
+        own = {"overload": self.overload, "generator": self.generator_bound, "objective": missed}
+        return {
+            **{about: note for about, note in own.items() if note},
+            **dict(self._of_samples()),
+            **dict(self._of_waits()),
+            **dict(self._of_answers()),
+        }
 
-    def _strangers(self) -> list[str]:
-        """Ids that the service does not know are ranked as average ones: no load like the real one."""
-        of = {"items": self.measured.candidates, "users": self.measured.answered}
-        return [
-            f"{unknown / of[table]:.0%} of the {table} are unknown to the service: name its own by --{table}."
-            for table, unknown in self.measured.defaults.items()
-            if of.get(table) and unknown > SHED * of[table]
-        ]
+    def _of_samples(self) -> Iterator[tuple[str, str]]:
+        """Too few of them."""
+        load, latency = self.load, self.measured.latency
+        chance = f"fewer than {BEYOND} lie beyond, and the figure is chance."
+        if load.windows > 1 and not self.carried:
+            enough = 1.1 * load.windows * _samples(99) / load.rate  # a tenth more: arrivals vary
+            yield (
+                "samples",
+                f"A window has too few samples for its p99 (from {_samples(99):,.0f} on): {chance} "
+                f"--duration {math.ceil(enough)} has enough.",
+            )
+        if load.windows == 1 and (thin := [q for q in PERCENTILES if not latency.carries(q)]):
+            named = ", ".join(f"p{q:g} (from {_samples(q):,.0f} on)" for q in thin)
+            yield "samples", f"{latency.count:,} samples are too few for {named}: {chance} Run longer."
+
+    def _of_waits(self) -> Iterator[tuple[str, str]]:
+        """What lies between a request and the service."""
+        measured = self.measured
+        if (waited := measured.queueing.ms(99)) > QUEUED * measured.latency.ms(99):
+            yield (
+                "connections",
+                f"Much of the latency is the wait for a connection (p99 {waited:.1f} ms): all were in use. "
+                "Where callers have more of them, raise --connections.",
+            )
+        for kind, why in (
+            (NOT_SENT, "as many as --in-flight allows were already on their way"),
+            (LATE, "the generator turned to them only when --timeout was over"),
+        ):
+            if count := measured.errors[kind]:
+                yield (
+                    kind,
+                    f"{count:,} requests were not sent: {why}. They count as errors, and have no latency.",
+                )
+        if measured.errors[TIMEOUT]:
+            yield TIMEOUT, "Requests that timed out count in the percentiles with the time that was waited."
+
+    def _of_answers(self) -> Iterator[tuple[str, str]]:
+        """What is odd about them."""
+        measured = self.measured
+        if measured.degraded:
+            stores = ", ".join(counted(measured.degraded))
+            yield "degraded", f"Degraded answers, by the store that failed: {stores}."
+        if len(measured.versions) > 1:
+            yield "versions", f"More than one version answered: {', '.join(counted(measured.versions))}."
+        of = {"items": measured.candidates, "users": measured.answered}
+        for table, unknown in measured.defaults.items():
+            # Ranked as average ones: no load like the real one.
+            if of.get(table) and unknown > SHED * of[table]:
+                share = f"{unknown / of[table]:.0%} of the {table}"
+                yield table, f"{share} are unknown to the service: name its own by --{table}."
+
+
+def _samples(percentile: float) -> float:
+    """How many samples carry a percentile."""
+    return BEYOND / (1 - percentile / 100)
 
 
 def _is_shed(kind: str) -> bool:

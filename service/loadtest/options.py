@@ -31,7 +31,8 @@ Candidates = Annotated[
     ),
 ]
 Users = Annotated[
-    str | None, typer.Option(metavar="N|FILE", help=f"Users: {_IDS}. The service is asked where not given.")
+    str | None,
+    typer.Option(metavar="N|FILE", help=f"Users: {_IDS}. Else as many as a synthetic world has, or 2,000."),
 ]
 Items = Annotated[str | None, typer.Option(metavar="N|FILE", help=f"Items, the most popular first: {_IDS}.")]
 Zipf = Annotated[
@@ -49,11 +50,13 @@ Connections = Annotated[int, typer.Option(min=1, help="At most, of all processes
 InFlight = Annotated[
     int, typer.Option(min=1, help="Requests due and not over, at most; one more is not sent.")
 ]
-Processes = Annotated[int, typer.Option(min=1, max=64, help="Generators, each on a core of its own.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Generators; each needs a core for itself.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of arrivals, users and candidates.")]
 
 Chart = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Draw loadtest.png and loadtest.html into it."),
 ]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write everything as JSON.")
+]

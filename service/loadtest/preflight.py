@@ -32,10 +32,11 @@ async def ready(target: Target, ranker: str, timeout_s: float) -> Catalogue:
         answer = await _ask(pool, target, target.message("GET", "/readyz"), timeout_s)
         said = _read(answer, target)
         if answer.status != 200:
-            problems = [*said.get("problems", []), *said.get("failed", {}).values()]
-            why = "; ".join([f"{answer.status}", str(said.get("status", "unknown")), *problems])
+            why = "; ".join([f"{answer.status}", str(said.get("status", "unknown")), *_problems(said)])
             raise LoadTestError(f"{target} is not ready ({why}); GET {target}/readyz says when it is")
-        rankers = said.get("rankers", {})
+        rankers = said.get("rankers")
+        if not isinstance(rankers, dict):
+            raise LoadTestError(f"{target}/readyz tells of no rankers; is it a rankserve service?")
         if not rankers.get(ranker):
             raise LoadTestError(
                 f"{target} serves no ranker {ranker!r}; name one with --ranker: {', '.join(rankers)}"
@@ -51,10 +52,7 @@ async def try_one(target: Target, requests: Requests, seed: int, timeout_s: floa
         answer = await _ask(pool, target, target.message("POST", "/v1/rank", body), timeout_s)
         said = _read(answer, target)
         if answer.status != 200:
-            fault = said.get("error", {})
-            where = f"{fault['field']}: " if fault.get("field") else ""
-            what = f"{answer.status} {fault.get('type', '')}: {where}{fault.get('message', '')}"
-            raise LoadTestError(f"{target} refused the first request with {what}")
+            raise LoadTestError(f"{target} refused the first request with {answer.status}{_fault(said)}")
 
 
 async def _ask(pool: Pool, target: Target, message: bytes, timeout_s: float) -> Answer:
@@ -77,6 +75,23 @@ def _read(answer: Answer, target: Target) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise LoadTestError(f"{target} answered {answer.status} with no JSON; is it a rankserve service?")
     return said
+
+
+def _problems(said: dict[str, Any]) -> list[str]:
+    """Why a service is not ready, as far as it says so: a proxy before it may say anything."""
+    problems, failed = said.get("problems"), said.get("failed")
+    reasons = [*problems] if isinstance(problems, list) else []
+    reasons += failed.values() if isinstance(failed, dict) else []
+    return [str(reason) for reason in reasons]
+
+
+def _fault(said: dict[str, Any]) -> str:
+    """What a service or a proxy has against a request."""
+    fault = said.get("error", "with no reason")
+    if not isinstance(fault, dict):
+        return f": {fault}"
+    where = f"{fault['field']}: " if fault.get("field") else ""
+    return f" {fault.get('type', '')}: {where}{fault.get('message', '')}"
 
 
 def _catalogue(model: dict[str, Any]) -> Catalogue:

@@ -144,7 +144,7 @@ async def _serve(pipe: Connection, setup: Setup, part: int) -> None:
     async with Pool(setup.target, setup.bounds.connections) as pool:
         await pool.open()
         _say(pipe, {"ready": True})
-        with suppress(EOFError, ConnectionError):  # nobody is there to hear any more
+        try:
             while order := orjson.loads(await asyncio.to_thread(pipe.recv_bytes)):
                 load = Load(**order["load"])
                 run = Run(pool, messages, setup.bounds, load)
@@ -154,6 +154,8 @@ async def _serve(pipe: Connection, setup: Setup, part: int) -> None:
 
                 measured = await run.all(order["start"], load.due(part, setup.processes), tell)
                 _say(pipe, {"measured": measured.encode()})
+        except* (EOFError, ConnectionError):
+            pass  # nobody is there to hear any more: of a run's own tasks one found out, or this one
 
 
 def _messages(setup: Setup, part: int) -> list[bytes]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,11 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.loadtest import search
-from service.loadtest.client import Target
 from service.loadtest.histogram import BEYOND, PERCENTILES, Durations
 from service.loadtest.measured import counted
 from service.loadtest.notes import Judged
-from service.loadtest.plan import Requests
+from service.loadtest.processes import Setup
 
 COLUMNS = (*PERCENTILES, 100.0)
 STEP_COLUMNS = (50.0, 99.0, 99.9, 100.0)
@@ -40,21 +40,20 @@ class Kind(StrEnum):
 class Report:
     """A test, whose runs this tells of."""
 
-    target: Target
-    requests: Requests
+    setup: Setup
     kind: Kind
     slo_p99_ms: float | None
 
     @property
     def about(self) -> str:
         """What was asked, in a line."""
-        wanted = self.requests
+        wanted = self.setup.requests
         mix = ", ".join(
             f"{size:,}" if share == 1 else f"{size:,} ({share:.0%})"
             for size, share in zip(wanted.candidates.sizes, wanted.candidates.shares, strict=True)
         )
         return (
-            f"{self.target}, ranker {wanted.ranker}: {mix} candidates of {len(wanted.items):,} items "
+            f"{self.setup.target}, ranker {wanted.ranker}: {mix} candidates of {len(wanted.items):,} items "
             f"(zipf {wanted.zipf:g}), {len(wanted.users):,} users"
         )
 
@@ -74,18 +73,24 @@ class Report:
         _steps(console, runs if self.kind == Kind.SEARCH else ordered)
         if self.kind == Kind.SEARCH:
             console.print(self._found(runs), highlight=False)
-        for notes in ([run.overload for run in ordered], [run.generator_bound for run in ordered]):
-            _notes(console, [note for note in notes if note][:1])
+        _notes(console, _together(ordered))
 
     def json(self, runs: Sequence[Judged]) -> dict[str, Any]:
         """Everything, for machines."""
-        wanted = self.requests
+        wanted, bounds, processes = self.setup.requests, self.setup.bounds, self.setup.processes
         mix = wanted.candidates
         return {
             "kind": self.kind,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "generator": {"cores": os.cpu_count(), "system": platform.platform()},
-            "target": str(self.target),
+            "generator": {
+                "cores": os.cpu_count(),
+                "system": platform.platform(),
+                "processes": processes,
+                "connections": processes * bounds.connections,
+                "in_flight": processes * bounds.in_flight,
+                "timeout_s": bounds.timeout_s,
+            },
+            "target": str(self.setup.target),
             "requests": {
                 "ranker": wanted.ranker,
                 "candidates": [
@@ -103,7 +108,7 @@ class Report:
             "highest_rate": self._highest(runs) if self.kind == Kind.SEARCH else None,
             "runs": [
                 run.measured.summary(run.load)
-                | {"arrivals": run.load.arrivals, "seed": run.load.seed, "notes": run.notes()}
+                | {"arrivals": run.load.arrivals, "seed": run.load.seed, "notes": [*run.notes().values()]}
                 for run in runs
             ],
         }
@@ -117,14 +122,18 @@ class Report:
         if highest is None:
             return f"[bold red]No rate keeps {objective}.[/]"
         most = "" if any(run.load.rate > highest for run in runs) else ", and no higher one was tried"
-        return f"[bold]{highest:g} requests/s[/] is the highest rate that keeps {objective}{most}."
+        chance = "" if any(run.load.rate == highest and run.carried for run in runs) else "*"
+        return f"[bold]{highest:g}{chance} requests/s[/] is the highest rate that keeps {objective}{most}."
 
 
 def verdict(judged: Judged) -> str:
     """What to make of one of several runs, in few words; one of several windows is a step of a search."""
+    late = "generator late" if judged.hides_service else None
     if judged.load.windows > 1 and judged.slo_p99_ms is not None:
-        return search.Step.of(judged).fault(judged.slo_p99_ms) or "holds"
-    return "overloaded" if judged.overload else "p99 missed" if judged.missed else ""
+        fault = search.Step.of(judged).fault(judged.slo_p99_ms)
+        chance = "" if judged.carried or judged.measured.failed else "*"
+        return f"{(late or fault) if fault else 'holds'}{chance}"
+    return late or ("overloaded" if judged.overload else "p99 missed" if judged.missed else "")
 
 
 def _one(console: Console, judged: Judged) -> None:
@@ -151,7 +160,7 @@ def _one(console: Console, judged: Judged) -> None:
     table.add_row("wait for a connection", *_cells(measured.queueing), style="dim")
     table.add_row("generator's lateness", *_cells(measured.lateness), style="dim")
     console.print(table)
-    _notes(console, judged.notes())
+    _notes(console, judged.notes().values())
 
 
 def _steps(console: Console, runs: Sequence[Judged]) -> None:
@@ -176,7 +185,21 @@ def _steps(console: Console, runs: Sequence[Judged]) -> None:
     )
 
 
-def _notes(console: Console, notes: Sequence[str]) -> None:
+def _together(runs: Sequence[Judged]) -> list[str]:
+    """Notes of several runs: of those about the same the first, and the rates of the others."""
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for run in runs:
+        for about, note in run.notes().items():
+            found[about].setdefault(f"{run.load.rate:g}", note)
+    told = []
+    for notes in found.values():
+        (first, note), *others = notes.items()
+        likewise = f" Likewise at {', '.join(rate for rate, _ in others)}." if others else ""
+        told.append(f"At {first} requests/s: {note}{likewise}")
+    return told
+
+
+def _notes(console: Console, notes: Iterable[str]) -> None:
     for note in notes:
         console.print(f"[yellow]![/] {escape(note)}", highlight=False)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.loadtest.client import NotHttp, Pool
-from service.loadtest.measured import NOT_SENT, SAMPLES, Measured, Window
+from service.loadtest.measured import LATE, NOT_SENT, SAMPLES, Measured, Window
 from service.loadtest.plan import Load
 
 clock = time.monotonic
@@ -70,8 +70,11 @@ class Run:
     def _send(self, group: asyncio.TaskGroup, at: float) -> None:
         window = self.measured.windows[self._load.window(at)]
         window.planned += 1
-        self.measured.lateness.record(clock() - self._start - at)
-        if self._in_flight >= self._bounds.in_flight:
+        late = clock() - self._start - at
+        self.measured.lateness.record(late)
+        if late >= self._bounds.timeout_s:
+            self.measured.fail(window, LATE)
+        elif self._in_flight >= self._bounds.in_flight:
             self.measured.fail(window, NOT_SENT)
         else:
             self._in_flight += 1
@@ -80,9 +83,10 @@ class Run:
     async def _ask(self, window: Window, planned: float, message: bytes) -> None:
         """See a request through."""
         turned = clock()
+        sent: list[float] = []
         try:
-            async with asyncio.timeout(planned + self._bounds.timeout_s - clock()):
-                answer = await self._pool.ask(message)
+            async with asyncio.timeout(planned + self._bounds.timeout_s - turned):
+                answer = await self._pool.ask(message, sent.append)
         except TimeoutError:
             self.measured.give_up(window, clock() - planned)
         except ConnectionRefusedError:
@@ -95,9 +99,9 @@ class Run:
             self.measured.fail(window, "no HTTP")
         else:
             in_time = answer.at <= self._start + self._load.duration_s
-            self.measured.queueing.record(answer.sent - turned)
             self.measured.answer(window, answer, answer.at - planned, in_time=in_time)
         finally:
+            self.measured.queueing.record((sent[0] if sent else clock()) - turned)
             self._in_flight -= 1
 
     async def _watch(self, tell: Callable[[Measured], None]) -> None:

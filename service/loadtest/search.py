@@ -103,10 +103,10 @@ def next_rate(steps: Sequence[Step], first: float, slo_p99_ms: float) -> float |
 
 
 def next_of_sweep(tried: Sequence[tuple[float, bool]], first: float) -> float | None:
-    """The next rate of a sweep that finds its own: doubling until the service can't keep up, then four below.
+    """The next rate of a sweep that finds its own: doubling until one is too much, then four below that.
 
     Args:
-        tried: rates so far in their order, and whether the service could not keep up.
+        tried: rates so far in their order, and whether each was too much.
         first: the rate to begin with.
     """
     rates = [rate for rate, _ in tried]

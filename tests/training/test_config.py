@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.bundle.manifest import TaskSpec
-from tests.training.worlds import FEATURES, PLAIN_FEATURES, TASKS, config, raw_config
+from tests.training.worlds import FEATURES, PLAIN_FEATURES, TABLES, TASKS, config, raw_config
 from training.config import ConfigError, TaskConfig, load_config, parse_config
 from training.models.mmoe import MMoEConfig
 
@@ -77,6 +77,8 @@ def _with(part: list[dict[str, Any]] | tuple[dict[str, Any], ...], **changes: An
     return [{**part[0], **changes}, *part[1:]]
 
 
+PAST = {"name": "past", "key": ["item.author"], "labels": ["click"]}
+LIKED = {"column": "user.liked", "where": "like"}
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"trian": {}}, "trian: unknown key"),
     ({"train": {"epoch": 2}}, r"train\.epoch: unknown key"),
@@ -109,6 +111,15 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "must be a later day than train_until",
     ),
     ({"fusion": {"groups": [{"factors": [{"task": "buy"}]}]}}, "fusion: buy: unknown task; .*click"),
+    ({"aggregates": [PAST, PAST]}, "aggregates: names come twice in .*rename one"),
+    ({"aggregates": [PAST, {**PAST, "key": "item.topic"}]}, "aggregates: names come twice in .*rename one"),
+    ({"aggregates": [PAST], "tables": {"past": ["item.author"]}}, r"past: \[tables\] has one of that name"),
+    ({"aggregates": [{**PAST, "key": 5}]}, r"aggregates\.past\.key: must be a list"),
+    ({"aggregates": [{**PAST, "key": "author"}]}, r"past\.key\.0: 'author' is misspelled: .*item\.tag"),
+    ({"histories": [LIKED, {**LIKED, "where": "click"}]}, "histories: columns come twice in .*rename one"),
+    ({"histories": [{"column": "liked"}]}, r"histories\.0\.column: 'liked' is misspelled: .*a table and a"),
+    ({"histories": [{"column": "item.liked"}]}, r"histories\.0: 'item.liked' is none of the user's .*user\."),
+    ({"tables": ["author"]}, r"tables: Input should be a valid dictionary"),
     ({"fusion": {"groups": []}}, r"fusion\.groups: needs at least 1 of them"),
 ]
 
@@ -120,6 +131,7 @@ def test_a_fault_is_named_by_its_key(sections: dict[str, Any], message: str) -> 
         config(**sections)
     assert "Value error" not in str(caught.value)
     assert "features.features" not in str(caught.value)
+    assert not {"tables.past", "pattern"} & set(str(caught.value).split(":"))
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -140,6 +152,13 @@ def test_a_model_reads_the_user_and_the_item(side: str) -> None:
     )
     with pytest.raises(ConfigError, match=f"features: none is of the {side}; a ranker reads both"):
         config(features=[*other, *live], tables={})
+
+
+def test_a_key_of_one_path_needs_no_brackets() -> None:
+    """In an aggregate and in a table alike."""
+    plain = config(aggregates=[{**PAST, "key": "item.author"}], tables={**TABLES, "by_topic": "item.topic"})
+    assert plain.aggregates[0].key == plain.features.tables["past"] == ("item.author",)
+    assert plain.features.tables["by_topic"] == ("item.topic",)
 
 
 def test_a_task_states_itself_in_the_bundle() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,20 @@ def test_an_evaluation_has_every_task_and_the_fused_score() -> None:
     length = np.array([10, 20, 5, 10, 20, 5, 5, 5])
     fused = scores["click"].astype(float) * length**2
     assert found["fused"]["gauc_click"] == pytest.approx(gauc_by_users(fused, labels["click"], USERS))
+
+
+def test_the_fused_score_reads_what_was_logged() -> None:
+    """A field that the impressions bring beats the table, which may hold what was seen only later."""
+    labels = {"click": floats(1, 0, 1, 0, 1, 0, 1, 0)}
+    log = log_of(labels, None)
+    length = np.array([1.0, 2, 3, 4, 5, 6, 7, np.nan])
+    log = replace(log, impressions=replace(log.impressions, inline={"item.length": Numbers(length)}))
+    encoder = Encoder(FeatureSchema(features=()), {}, log.tables)
+    formula = FusionFormula.parse({"groups": [{"factors": [{"item": "length", "default": 8}]}]})
+    scores = {"click": floats(*[0.5] * 8)}
+    found = evaluate(scores, scores, log, (CLICK,), formula, encoder)
+    expected = gauc_by_users(np.arange(1.0, 9), labels["click"], USERS)
+    assert found["fused"]["gauc_click"] == pytest.approx(expected)
 
 
 def test_ranking_is_measured_as_it_will_serve_and_calibration_as_it_was_logged() -> None:

@@ -10,16 +10,24 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from service.bundle.columns import Texts
+from service.bundle.columns import Texts, strings
+from service.bundle.errors import FeatureError
 from service.bundle.schema import Side
 from service.bundle.vocabulary import Vocabulary
 from tests.training import worlds
 from tests.training.worlds import Prepared
 from training.config import ConfigError, SplitConfig, TaskConfig
 from training.examples import Examples, encode, masked_label, model_inputs, split_log, transform
-from training.impressions import Log
+from training.impressions import Impressions, Log
 
 NAN = math.nan
+
+
+def logged(**labels: NDArray[np.float32]) -> Impressions:
+    """Impressions of which nothing but their labels matters."""
+    n = len(next(iter(labels.values())))
+    ids = strings(map(str, range(n)))
+    return Impressions(user_id=ids, item_id=ids, day=np.zeros(n, np.int32), context={}, labels=labels)
 
 
 def floats(*values: float) -> NDArray[np.float32]:
@@ -29,11 +37,11 @@ def floats(*values: float) -> NDArray[np.float32]:
 
 def test_a_mask_leaves_rows_out() -> None:
     """A row counts where the mask's label is 1; where that is 0 or unknown, the task's label is NaN."""
-    labels = {"click": floats(1, 0, 1, NAN, 1), "like": floats(1, 0, 0, 1, NAN)}
-    masked = masked_label(TaskConfig(name="like", mask="click"), labels)
+    rows = logged(click=floats(1, 0, 1, NAN, 1), like=floats(1, 0, 0, 1, NAN))
+    masked = masked_label(TaskConfig(name="like", mask="click"), rows)
     assert masked.dtype == np.float32
     np.testing.assert_array_equal(masked, floats(1, NAN, 0, NAN, NAN))
-    np.testing.assert_array_equal(masked_label(TaskConfig(name="like"), labels), labels["like"])
+    np.testing.assert_array_equal(masked_label(TaskConfig(name="like"), rows), rows.labels["like"])
 
 
 @pytest.mark.parametrize(
@@ -42,23 +50,23 @@ def test_a_mask_leaves_rows_out() -> None:
 )
 def test_a_label_that_the_log_lacks_is_named(task: TaskConfig, key: str) -> None:
     """With the key of the config, and the labels there are."""
-    with pytest.raises(ConfigError, match=rf"tasks\.{task.name}\.{key}: the log has no label .*\['click'\]"):
-        masked_label(task, {"click": floats(1, 0)})
+    with pytest.raises(FeatureError, match=rf"tasks\.{task.name}\.{key}: the log has no label .* has click"):
+        masked_label(task, logged(click=floats(1, 0)))
 
 
 def test_an_event_is_zero_or_one() -> None:
     """A binary task on a number, or a mask that is one, is a slip of the config; a value is shown."""
-    labels = {"watch_s": floats(0, 12.5, NAN), "click": floats(0, 1, NAN)}
+    rows = logged(watch_s=floats(0, 12.5, NAN), click=floats(0, 1, NAN))
     with pytest.raises(
         ConfigError, match=r"tasks\.watch_s\.label: 'watch_s' holds 12\.5.*kind = 'regression'"
     ):
-        masked_label(TaskConfig(name="watch_s"), labels)
+        masked_label(TaskConfig(name="watch_s"), rows)
     with pytest.raises(
         ConfigError, match=r"tasks\.click\.mask: 'watch_s' holds 12\.5, and an event is 0 or 1$"
     ):
-        masked_label(TaskConfig(name="click", mask="watch_s"), labels)
+        masked_label(TaskConfig(name="click", mask="watch_s"), rows)
     regression = TaskConfig(name="watch_s", kind="regression", mask="click")
-    np.testing.assert_array_equal(masked_label(regression, labels), floats(NAN, 12.5, NAN))
+    np.testing.assert_array_equal(masked_label(regression, rows), floats(NAN, 12.5, NAN))
 
 
 def test_a_transform_is_the_labels() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,6 +81,19 @@ def test_the_table_stands_as_after_the_last_training_day() -> None:
     assert lists(parts["train"].impressions.inline["user.liked"]) == [["7", "8"], ["7", "8", "1"]]
     assert not parts["validate"].impressions.inline
     assert not parts["test"].impressions.inline
+
+
+def test_what_the_log_has_in_every_row_is_not_extended() -> None:
+    """Its table holds the last value of the whole log, so that the history would begin with the test days."""
+    rows = [("x", day - 20240500, day, 1.0) for day in range(20240501, 20240505)]
+    log = log_of(rows)
+    logged = replace(log.impressions, inline={"user.liked": Lists.of([["7"]] * len(rows))})
+    split = SplitConfig(train_until=20240502, validate_until=20240503)
+    parts = split_log(replace(log, impressions=logged), split)
+    with pytest.raises(
+        FeatureError, match=r"histories\.user\.liked: is logged .* name the history otherwise"
+    ):
+        with_histories(parts, [LIKED])
 
 
 def test_what_does_not_fit_is_named() -> None:

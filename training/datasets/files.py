@@ -51,7 +51,7 @@ class Frame:
         """A column by what all of its values are: lists, numbers (true is 1, false 0), or else texts.
 
         A feature reads texts and numbers as either, so that only the spelling matters: a whole column of 3.0
-        is one of 3, as a request would say; 007 stays 007.
+        is one of 3, as a request would say; 007 stays 007, and so does 1.10 beside 1.1.
 
         Raises:
             FeatureError: a value is none of these.
@@ -176,8 +176,14 @@ def _numbers(known: Any) -> NDArray[np.float64] | None:
     if all(map(PLAIN_NUMBER.fullmatch, known)):
         numbers = np.array(known, dtype=np.float64)
         whole = np.array([value.lstrip("-").isdigit() for value in known], bool)
-        return numbers if np.isfinite(numbers).all() and (np.abs(numbers[whole]) < EXACT).all() else None
+        told = np.isfinite(numbers).all() and (np.abs(numbers[whole]) < EXACT).all()
+        return numbers if told and _differ(numbers[numbers % 1 != 0]) else None
     return None
+
+
+def _differ(numbers: NDArray[np.float64]) -> bool:
+    """Is no number there twice? Distinct spellings that are one, 1.1 and 1.10, are versions or sections."""
+    return len(np.unique(numbers)) == len(numbers)
 
 
 def _items(value: Any) -> list[Any]:

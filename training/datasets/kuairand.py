@@ -88,7 +88,13 @@ def _history(folder: Path) -> pd.DataFrame:
     needed = ("user_id", "history_len", *HISTORIES)
     if not _files(folder, "user_history_*"):
         return pd.DataFrame(columns=needed)
-    return _table(folder, "user_history_*", needed)
+    history = _table(folder, "user_history_*", needed)
+    if (again := history["user_id"].duplicated()).any():
+        raise FeatureError(
+            "user_history_*",
+            f"has the user {history['user_id'][again].iloc[0]} twice; keep one row a user",
+        )
+    return history
 
 
 def _users(folder: Path, history: pd.DataFrame) -> Table:

@@ -16,9 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
     StringConstraints,
@@ -27,7 +25,7 @@ from pydantic import (
 
 from service.bundle.columns import Column, Numbers, Table, as_numbers, as_texts, text
 from service.bundle.errors import FeatureError
-from service.bundle.kinds import Name
+from service.bundle.kinds import Frozen, Name
 from training.datasets.files import Folder, Frame
 from training.datasets.last_seen import last_seen
 from training.datasets.times import days, instants
@@ -51,11 +49,7 @@ Fields = Annotated[dict[Name, ColumnName], BeforeValidator(_renamed)]
 """field -> column; a list of columns where they are called the same"""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class LabelConfig(_Frozen):
+class LabelConfig(Frozen):
     """A label from a column: the number that it holds, or 1 and 0 by a condition on it.
 
     Attributes:
@@ -77,7 +71,7 @@ class LabelConfig(_Frozen):
         return self
 
 
-class TableConfig(_Frozen):
+class TableConfig(Frozen):
     """A table: a file with a row a key, or columns of the log.
 
     Attributes:
@@ -94,7 +88,7 @@ class TableConfig(_Frozen):
     fields: Fields | None = None
 
 
-class TabularConfig(_Frozen):
+class TabularConfig(Frozen):
     """Where the files lie is the command line's ``--data``.
 
     Attributes:
@@ -119,7 +113,7 @@ class TabularConfig(_Frozen):
     time: ColumnName
     time_format: str | None = None
     time_fields: tuple[Literal["hour", "weekday"], ...] = ()
-    context: Fields = {}
+    context: Fields = Field(default_factory=dict)
     labels: Annotated[
         dict[
             Name,
@@ -127,8 +121,8 @@ class TabularConfig(_Frozen):
         ],
         Field(min_length=1),
     ]
-    tables: dict[Name, TableConfig] = {}
-    lists: dict[ColumnName, Annotated[str, StringConstraints(min_length=1)]] = {}
+    tables: dict[Name, TableConfig] = Field(default_factory=dict)
+    lists: dict[ColumnName, Annotated[str, StringConstraints(min_length=1)]] = Field(default_factory=dict)
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
     missing: tuple[str, ...] = ()
 
@@ -141,6 +135,11 @@ class TabularConfig(_Frozen):
                 raise ValueError(
                     f"tables.{name}: name its file, or the columns of the log that are its fields"
                 )
+            given = {"user": self.user, "item": self.item}.get(name)
+            if table.file is None and given and self.key(name) != (given,):
+                raise ValueError(
+                    f"tables.{name}.key: of the log it is {given!r}; leave it out, or rename the table"
+                )
         of_label = {label.column: name for name, label in self.labels.items()}
         for field, column in self._of_log():
             if column in of_label:
@@ -148,6 +147,18 @@ class TabularConfig(_Frozen):
                     f"{field}: {column!r} is what the label {of_label[column]!r} is made of, known only after"
                     " the fact; leave it out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if twice := sorted(self.context.keys() & set(self.time_fields)):
+            raise ValueError(f"context.{twice[0]}: is one of time_fields, too; rename it, or leave one out")
+        tables = self.tables.values()
+        if any(table.file is not None and table.fields is None for table in tables):
+            return self  # that file tells its columns when it is read
+        of_tables = (column for table in tables for column in (*table.key, *(table.fields or {}).values()))
+        if strange := sorted(self.lists.keys() - {*self.columns(), *of_tables}):
+            raise ValueError(f"lists.{strange[0]}: no such column is read; is it misspelled?")
         return self
 
     def key(self, table: str) -> tuple[str, ...]:

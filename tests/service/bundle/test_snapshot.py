@@ -86,6 +86,15 @@ def test_equal_strings_are_one_in_memory(tmp_path: Path) -> None:
     assert len(set(map(id, read.values))) == 3
 
 
+def test_a_key_s_parts_are_one_in_memory(tmp_path: Path) -> None:
+    """Of two, each repeats its ids: a user stands in a row for every tag."""
+    parts = [strings(f"user {at // 30}" for at in range(90)), strings(f"tag {at % 30}" for at in range(90))]
+    write_table(tmp_path / "t.npz", Table("t", parts, {}))
+    read = read_table(tmp_path / "t.npz", "t")
+    assert [part.tolist() for part in read.keys] == [part.tolist() for part in parts]
+    assert [len(set(map(id, part))) for part in read.keys] == [3, 30]
+
+
 def test_tiny_tables(tmp_path: Path) -> None:
     """All tables of a bundle lie beside each other, and answer as before."""
     for name, table in tiny_tables().items():

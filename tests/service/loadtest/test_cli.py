@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,16 @@ async def ranks_nothing(asked: Asked) -> bytes:
     return refusal(422, "invalid")
 
 
+async def a_proxy(asked: Asked) -> bytes:
+    """Knows no such route."""
+    return message(404, {"error": "not found"})
+
+
+async def knows_nobody(asked: Asked) -> bytes:
+    """Ranks strangers."""
+    return slate(asked, defaults={"users": 1, "items": len(asked["candidates"])}, degraded=["redis"])
+
+
 def only_the_first() -> Rank:
     """Answers the trial, and refuses whatever comes then."""
     answers = iter([slate])
@@ -57,6 +69,8 @@ async def test_a_test_prints_and_writes_what_it_found(tmp_path: Path) -> None:
     (run,) = found["runs"]
     assert run["planned"] == run["answered"] == len(stub.asked) - 1  # the first one was a trial
     assert (found["passed"], found["requests"]["items"], len(run["generator"]["cpu"])) == (True, 400, 2)
+    generator = {name: found["generator"][name] for name in ("processes", "connections", "timeout_s")}
+    assert generator == {"processes": 2, "connections": 32, "timeout_s": 10}
     assert run["latency_ms"]["p50"] <= run["latency_ms"]["max"]
     assert {len(set(asked["candidates"])) for asked in stub.asked} == {10}
 
@@ -69,6 +83,10 @@ async def test_a_test_prints_and_writes_what_it_found(tmp_path: Path) -> None:
         (Stub(ready=message(200, "hello")), (), "is it a rankserve service?"),
         (Stub(ready=b"SSH-2.0-hello\r\n"), (), "cannot be asked"),
         (Stub(ready=b""), (), "cannot be asked"),
+        (Stub(ready=message(503, {"problems": None, "failed": ["v1"]})), (), "not ready (503; unknown)"),
+        (Stub(ready=message(200, {"rankers": None})), (), "tells of no rankers; is it a rankserve service?"),
+        (Stub(a_proxy), (), "refused the first request with 404: not found"),
+        (Stub(), ("--json", "no-such-folder/found.json"), "--json: no-such-folder is no folder"),
         (Stub(), ("--ranker", "feed"), "no ranker 'feed'"),
         (Stub(ranks_nothing), (), "422 invalid: user_id: not now"),
         (Stub(), ("--candidates", "401"), "401 candidates cannot differ with 400 items"),
@@ -152,6 +170,19 @@ async def test_a_sweep_draws_its_rates(tmp_path: Path) -> None:
     assert not any(word in page for word in ("src=", "<script", "@import", "<link"))
 
 
+async def test_a_sweep_tells_what_one_run_tells() -> None:
+    """Each kind of note once, with the rates that it holds for."""
+    async with serving(Stub(knows_nobody)) as stub:
+        done = await loadtest(stub.url, *QUICK, "--sweep", "40,60,80")
+    for words in (
+        "100% of the items are unknown",
+        "100% of the users are",
+        "by the store that failed: redis",
+    ):
+        assert text(done).count(words) == 1
+        assert re.search(f"At 40 requests/s: [^!]*{words}[^!]*Likewise at 60, 80", text(done))
+
+
 async def test_a_sweep_of_its_own_rates_ends_beyond_capacity(tmp_path: Path) -> None:
     """One that begins there looks below; the chart shows rates without any answer, too."""
     folder = tmp_path / "charts"
@@ -174,12 +205,36 @@ async def test_find_max_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = json.loads(file.read_text())
     assert [(run["rate"], len(run["windows"])) for run in found["runs"]] == [(20, 3), (40, 3), (80, 3)]
     assert found["highest_rate"] == 80
-    assert "80 requests/s is the highest rate" in text(done)
+    assert "80* requests/s is the highest rate" in text(done)  # ten requests a window are chance
+    assert "holds*" in text(done)
+    assert "At 20 requests/s: A window has too few samples for its p99" in text(done)
     assert "no higher one was tried" in text(done)
     async with serving(Stub(only_the_first())) as stub:
         done = await loadtest(stub.url, *options)
     assert (done.exit_code, "No rate keeps" in text(done)) == (3, True)
     assert json.loads(file.read_text())["highest_rate"] is None
+
+
+async def test_sigterm_ends_the_generators_too() -> None:
+    """At once and without a traceback; nothing is sent after the command has ended."""
+    enough = asyncio.Event()
+
+    async def rank(asked: Asked) -> bytes:
+        if len(stub.asked) >= 10:
+            enough.set()
+        return slate(asked)
+
+    async with serving(Stub(rank)) as stub:
+        command = [sys.executable, "-m", "service.cli", "loadtest", stub.url, *QUICK, "--duration", "60"]
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        await enough.wait()
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+        asked = len(stub.asked)
+        await asyncio.sleep(0.3)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in said
+    assert len(stub.asked) == asked
 
 
 def test_the_generator_knows_nothing_of_the_service() -> None:

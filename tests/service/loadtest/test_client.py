@@ -27,7 +27,9 @@ def test_an_address_is_read(url: str, target: Target) -> None:
     assert Target.parse(str(target)) == target
 
 
-@pytest.mark.parametrize("url", ["", "ftp://a", "http://", "http://a:b", "http://a:99999", "http://a:0"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://a", "http://", "http://a:b", "http://a:99999", "http://a:0", "http://[::1:8000"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     """With how to write one."""
     with pytest.raises(LoadTestError, match="write it as http"):

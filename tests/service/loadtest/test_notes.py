@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from service.loadtest.histogram import Durations
-from service.loadtest.measured import SAMPLES, Measured, Window
+from service.loadtest.measured import LATE, SAMPLES, TIMEOUT, Measured, Window
 from service.loadtest.notes import Judged
 from service.loadtest.plan import Load
 
@@ -38,7 +38,7 @@ def measured(count: int = 10_000, *, ms: float = 5.0, late_ms: float = 0.2, cpu:
 def test_a_good_run_needs_no_note() -> None:
     """It has samples enough for every percentile, and nothing else to say."""
     judged = Judged(LOAD, measured(), slo_p99_ms=50)
-    assert judged.notes() == []
+    assert judged.notes() == {}
     assert judged.passed
 
 
@@ -47,7 +47,7 @@ def test_a_good_run_needs_no_note() -> None:
 )
 def test_percentiles_without_samples_are_named(count: int, thin: list[str]) -> None:
     """Ten samples must lie beyond."""
-    (note,) = Judged(LOAD, measured(count)).notes()
+    (note,) = Judged(LOAD, measured(count)).notes().values()
     assert [name for name in ("p50", "p90", "p95", "p99", "p99.9") if f"{name} (" in note] == thin
 
 
@@ -55,7 +55,7 @@ def test_a_missed_objective_is_told() -> None:
     """And fails the test."""
     judged = Judged(LOAD, measured(ms=60.0), slo_p99_ms=50)
     assert not judged.passed
-    assert "misses the objective of 50 ms" in judged.notes()[0]
+    assert "misses the objective of 50 ms" in judged.notes()["objective"]
     assert Judged(LOAD, measured(ms=60.0)).passed
 
 
@@ -92,13 +92,35 @@ def test_a_generator_that_is_the_bottleneck_says_so(late_ms: float, cpu: float, 
     assert (bound is None) if fix is None else (bound is not None and fix in bound)
 
 
+@pytest.mark.parametrize("error", [LATE, TIMEOUT])
+def test_a_late_generator_does_not_blame_the_service(error: str) -> None:
+    """Where it turned to requests too late, or its lateness is most of what they waited; else it does."""
+    late = measured(ms=500.0, late_ms=450.0)
+    late.errors = Counter({error: 3_000})
+    late.backlog = [30 * sample for sample in range(SAMPLES + 1)]
+    assert Judged(LOAD, late).overload is None
+    assert "generator" in Judged(LOAD, late).notes()
+    late.lateness = durations(20.0, 100)
+    overload = Judged(LOAD, late).overload
+    assert overload is None if error == LATE else "backlog grew" in str(overload)
+
+
+def test_windows_without_samples_enough_are_told() -> None:
+    """With a duration that has them: some more than 1,000 requests a window."""
+    windows = measured()
+    windows.windows = [Window(durations(5.0, 500), planned=500) for _ in range(3)]
+    judged = Judged(Load(50, 30.0, windows=3), windows, slo_p99_ms=50)
+    assert not judged.carried
+    assert "--duration 66 has enough" in judged.notes()["samples"]
+
+
 def test_what_else_a_reader_must_know() -> None:
     """Degraded answers, several versions, ids that the service does not know."""
     odd = measured()
     odd.degraded = Counter(redis=7)
     odd.versions = Counter(v1=9_000, v2=1_000)
     odd.defaults = Counter(users=5_000, items=200)
-    notes = " ".join(Judged(LOAD, odd).notes())
+    notes = " ".join(Judged(LOAD, odd).notes().values())
     for words in ("redis 7", "v1 9,000, v2 1,000", "50% of the users"):
         assert words in notes
     assert "of the items" not in notes  # 0.2 % of them: new ones

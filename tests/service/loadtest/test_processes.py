@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import time
+from dataclasses import asdict
 
+import orjson
 import pytest
 
 from service.loadtest.client import Target
 from service.loadtest.errors import LoadTestError
 from service.loadtest.plan import Arrivals, Load, Mix, Requests, ids
-from service.loadtest.processes import Generators, Setup
+from service.loadtest.processes import Generators, Setup, _serve
 from service.loadtest.run import Bounds
 from tests.service.loadtest.stub import Stub, serving
 
@@ -37,6 +40,20 @@ async def test_generators_share_a_load_and_live_on() -> None:
         assert len(stub.connections) == 6
     assert told[-1][0] == 40
     assert multiprocessing.active_children() == []
+
+
+async def test_a_generator_whose_parent_is_gone_ends() -> None:
+    """As soon as it has something to tell; that nobody hears it is no failure."""
+    ours, theirs = multiprocessing.Pipe()
+    async with serving(Stub()) as stub:
+        generator = asyncio.create_task(_serve(theirs, setup(stub, 1), 0))
+        await asyncio.to_thread(ours.recv_bytes)
+        load = Load(20, 2.0, Arrivals.CONSTANT)
+        ours.send_bytes(orjson.dumps({"load": asdict(load), "start": time.monotonic()}))
+        ours.close()
+        await generator
+        assert len(stub.asked) < 40
+    theirs.close()
 
 
 async def test_a_generator_that_dies_ends_the_test() -> None:

@@ -113,8 +113,40 @@ async def test_waiting_for_a_connection_is_latency() -> None:
     assert (found.planned, found.answered) == (10, 10)
     assert found.latency.ms(100) >= 400
     assert found.queueing.ms(100) >= 350
-    assert "wait for a connection" in " ".join(Judged(load, found).notes())
+    assert "wait for a connection" in Judged(load, found).notes()["connections"]
     assert len(stub.connections) == 1
+
+
+async def test_a_wait_that_is_given_up_is_noted() -> None:
+    """A service that hangs, and one connection: the others only ever wait for it."""
+    never = asyncio.Event()
+
+    async def rank(asked: Asked) -> bytes:
+        await never.wait()
+        return b""
+
+    async with serving(Stub(rank)) as stub:
+        load = Load(100, 0.1, Arrivals.CONSTANT)
+        found = await run(stub, load, Bounds(1, 100, 0.5))
+        never.set()
+    assert found.errors == {"timeout": 10}
+    assert found.queueing.count == 10
+    assert found.queueing.ms(50) >= 300
+    assert "connections" in Judged(load, found).notes()
+
+
+async def test_a_request_that_its_generator_turns_to_too_late_is_not_the_service_s() -> None:
+    """It is not sent: an error of its own, without a latency."""
+    async with serving(Stub()) as stub:
+        load = Load(100, 0.1, Arrivals.CONSTANT)
+        target = Target.parse(stub.url)
+        async with Pool(target, 1) as pool:
+            one = Run(pool, repeat(target.message("POST", "/v1/rank", BODY)), Bounds(1, 100, 0.5), load)
+            found = await one.all(time.monotonic() - 2.0, load.due(), lambda *_: None)
+    assert found.errors == {"generator late": 10}
+    assert (found.latency.count, stub.asked) == (0, [])
+    assert Judged(load, found).overload is None
+    assert "10 requests were not sent" in Judged(load, found).notes()["generator late"]
 
 
 async def test_what_is_beyond_the_bound_is_not_sent() -> None:
@@ -133,7 +165,7 @@ async def test_what_is_beyond_the_bound_is_not_sent() -> None:
     assert len(stub.asked) <= 5
     assert found.latency.count == 5  # those given up, with what they waited
     assert found.latency.ms(50) >= 900
-    notes = " ".join(Judged(load, found).notes())
+    notes = " ".join(Judged(load, found).notes().values())
     assert "45 requests were not sent" in notes
     assert "timed out count" in notes
 

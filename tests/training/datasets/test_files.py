@@ -41,6 +41,9 @@ def values(column: Column) -> list[object]:
         (["true", "False", None], [1.0, 0.0, None]),
         (["007", "8"], ["007", "8"]),
         (["1e5", "22"], ["1e5", "22"]),
+        (["1.1", "1.10", "2"], ["1.1", "1.10", "2"]),
+        (["59.90", "12.00", "7.5"], [59.9, 12.0, 7.5]),
+        (["3", "3.0"], [3.0, 3.0]),
         (["9007199254740993", "1"], ["9007199254740993", "1"]),
         (["1.5", "?"], ["1.5", "?"]),
         (["nan", "inf"], ["nan", "inf"]),
@@ -50,7 +53,7 @@ def values(column: Column) -> list[object]:
 def test_a_column_is_numbers_only_where_no_spelling_is_lost(
     given: list[str | None], found: list[object]
 ) -> None:
-    """Codes with leading zeros, and integers that float64 does not have, stay texts."""
+    """Codes with leading zeros, versions, and integers that float64 does not have stay texts."""
     assert values(column(*given)) == found
 
 

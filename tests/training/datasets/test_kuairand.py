@@ -194,6 +194,15 @@ def test_histories_may_be_absent(folder: Path) -> None:
         assert not counts.values.any()
 
 
+def test_a_user_has_one_history(folder: Path) -> None:
+    """Another file that has her again is refused by her id."""
+    write(
+        folder / "user_history_more.csv", "user_id,history_len,watch_seq,like_seq,long_watch_seq", ["3,1,7,,"]
+    )
+    with pytest.raises(FeatureError, match=r"^user_history_\*: has the user 3 twice; keep one row a user"):
+        read(folder)
+
+
 def test_videos_are_counted_in_the_histories(folder: Path) -> None:
     """As often as users saw, or liked, them; and users by the lengths of theirs."""
     header = "user_id,history_len,last_time_ms,watch_seq,like_seq,long_watch_seq"

@@ -206,6 +206,15 @@ def test_a_log_without_rows_is_refused(tmp_path: Path) -> None:
             {"tables": {"item": {"fields": {"ctr": "clicked"}}}},
             "dataset: tables.item.fields.ctr: 'clicked' is what the label",
         ),
+        (
+            {"tables": {"item": {"key": "category", "fields": ["price"]}}},
+            "dataset: tables.item.key: of the log it is 'listing'; leave it out, or rename the table",
+        ),
+        ({"lists": {"categry": ";"}}, "dataset: lists.categry: no such column is read"),
+        (
+            {"time_fields": ["hour"], "context": {"hour": "device"}},
+            "dataset: context.hour: is one of time_fields, too",
+        ),
         ({"log": "/log.csv"}, "dataset.log: '/log.csv' leaves the folder of --data"),
         ({"log": "../log.csv"}, r"dataset.log: '../log.csv' leaves the folder"),
         (

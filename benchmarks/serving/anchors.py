@@ -1,0 +1,156 @@
+"""How fast is onnxruntime alone on the bundle's graphs, with every tensor made beforehand?
+
+    python -m benchmarks.serving.anchors OUT [--seconds 5]
+
+`flat` runs `flat.onnx`, the ordinary graph with every feature per row: what a service without this project's
+graphs cannot pass. `rank` runs `rank.onnx` on the user's part and the items' state, made beforehand too: what
+this project's service cannot pass. Candidates a second by two threads, or by one run of two, whichever is the
+more; the median of one run by one thread. OUT is what `benchmarks.serving.workload` wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.machine import describe
+from benchmarks.serving.answers import Feeds, bundle_of, flat_feeds, requests_of
+from service.bundle.manifest import Manifest
+from service.bundle.store import read_manifest
+from service.model import load_encoder
+
+CORES = 2
+PREPARED = 16
+"""requests whose tensors are made"""
+WARM_UP = 3
+FILL_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """What onnxruntime reaches."""
+
+    name: str
+    candidates: int
+    per_s: float
+    """candidates a second with both cores"""
+    p50_ms: float
+    """of one run by one thread, nothing beside it"""
+    how: str
+    """was the faster"""
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="what benchmarks.serving.workload wrote")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[100, 500], help="a request %(default)s")
+    parser.add_argument("--seconds", type=float, default=5.0, help="each measurement [%(default)g]")
+    options = parser.parse_args()
+    print(describe())
+    for candidates in options.candidates:
+        for anchor in measure(options.out, candidates, options.seconds):
+            print(
+                f"{anchor.name:5} {candidates:5} candidates   {anchor.per_s:9,.0f} candidates/s"
+                f" ({anchor.how})   p50 {anchor.p50_ms:6.2f} ms by one thread"
+            )
+
+
+def measure(out: Path, candidates: int, seconds: float) -> list[Anchor]:
+    """`flat` and `rank` at so many candidates."""
+    bundle, bodies = bundle_of(out), requests_of(out, candidates)[:PREPARED]
+    manifest = read_manifest(bundle)
+    prepared = {"flat": flat_feeds(bundle, bodies), "rank": _rank_feeds(bundle, manifest, bodies)}
+    return [_measured(name, bundle, manifest, feeds, candidates, seconds) for name, feeds in prepared.items()]
+
+
+def _measured(
+    name: str, bundle: Path, manifest: Manifest, feeds: Sequence[Feeds], candidates: int, seconds: float
+) -> Anchor:
+    outputs = manifest.outputs()
+    single, double = (_session(bundle / f"{name}.onnx", threads) for threads in (1, CORES))
+    alone = _times(lambda each: single.run(outputs, each), feeds, 1, seconds)
+    ways = {
+        f"1 thread x {CORES}": _times(lambda each: single.run(outputs, each), feeds, CORES, seconds),
+        f"{CORES} threads x 1": _times(lambda each: double.run(outputs, each), feeds, 1, seconds),
+    }
+    how = max(ways, key=lambda way: len(ways[way]))
+    per_s = len(ways[how]) * candidates / seconds
+    return Anchor(name, candidates, per_s, 1e3 * float(np.median(alone)), how)
+
+
+def _times(
+    run: Callable[[Feeds], object], feeds: Sequence[Feeds], callers: int, seconds: float
+) -> list[float]:
+    """How long each run took that ended within so many seconds, by callers side by side."""
+    for each in feeds[:WARM_UP]:
+        run(each)
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+
+    def call(first: int) -> None:
+        for each in itertools.islice(itertools.cycle(feeds), first, None):
+            started = time.perf_counter()
+            run(each)
+            ended = time.perf_counter()
+            if ended > end:
+                return
+            taken.append(ended - started)
+
+    threads = [threading.Thread(target=call, args=(at,)) for at in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+def _rank_feeds(bundle: Path, manifest: Manifest, bodies: Sequence[bytes]) -> list[Feeds]:
+    """The tensors of `rank.onnx` for requests: the user's part, the whole state, the items' rows."""
+    encoder, state = load_encoder(bundle, manifest), _state(bundle, manifest)
+    user, feeds = _session(bundle / "user.onnx", 1), []
+    for body in bodies:
+        request = json.loads(body)
+        encoded = encoder.request(request["user_id"], {}, {}, request["candidates"], {})
+        arrays = user.run(manifest.user_state, {"user_index": encoded.user.index})
+        users = dict(zip(manifest.user_state, arrays, strict=True))
+        feeds.append({**users, **state, "item_row": encoded.item_row})
+    return feeds
+
+
+def _state(bundle: Path, manifest: Manifest) -> Feeds:
+    """The state arrays of all items."""
+    items, names = load_encoder(bundle, manifest).items.index, [array.name for array in manifest.state]
+    session = _session(bundle / "item.onnx", 1)
+    parts = [
+        session.run(names, {"item_index": items[start : start + FILL_ROWS]})
+        for start in range(0, len(items), FILL_ROWS)
+    ]
+    columns = zip(manifest.state, zip(*parts, strict=True), strict=True)
+    return {
+        array.name: np.concatenate(column, axis=array.item_axis).astype(array.dtype)
+        for array, column in columns
+    }
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    """With so many threads, which spin as onnxruntime lets them by default: nobody else wants the cores."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
+    settings.log_severity_level = 3
+    return ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+
+if __name__ == "__main__":
+    main()

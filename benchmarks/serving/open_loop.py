@@ -1,0 +1,61 @@
+"""The highest rate of requests that come when they come and are answered soon enough.
+
+Open loop: requests go out at random times of a mean rate (Poisson), answered or not, and a latency counts
+from when its request was due. The same client asks every server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.load import Outcome, Pool, message, poisson
+
+BOUND_MS = 50.0
+"""of the 99th percentile"""
+STEPS = 5
+"""halvings of the range in which the rate lies"""
+SETTLE_S = 0.5
+LATE_SHARE = 0.2
+"""of the bound: a client later than that would measure itself"""
+
+
+def highest(port: int, bodies: Sequence[bytes], closed: float, seconds: float) -> float:
+    """The highest rate found, requests a second, with a 99th percentile within `BOUND_MS`; 0 where none.
+
+    Args:
+        port: of the server.
+        bodies: of the requests, sent in turn.
+        closed: requests a second that it answers in a closed loop: it cannot do more in an open one.
+        seconds: each rate is tried.
+    """
+    requests = [_request(body) for body in bodies]
+    low, high = 0.0, closed
+    for _ in range(STEPS):
+        rate = (low + high) / 2
+        good = asyncio.run(_keeps_up(port, requests, rate, seconds))
+        low, high = (rate, high) if good else (low, rate)
+    return low
+
+
+async def _keeps_up(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> bool:
+    async with Pool(port) as pool:
+        outcomes = await poisson(pool, requests, rate, seconds)
+    await asyncio.sleep(SETTLE_S)
+    return _good(outcomes)
+
+
+def _good(outcomes: Sequence[Outcome]) -> bool:
+    """Were all answered, 99 of a hundred within the bound, by a client that was itself in time?"""
+    if not outcomes or any(outcome.kind != "ok" for outcome in outcomes):
+        return False
+    late = np.percentile([1e3 * (outcome.sent - outcome.planned) for outcome in outcomes], 99)
+    took = np.percentile([1e3 * outcome.latency_s for outcome in outcomes], 99)
+    return bool(late <= LATE_SHARE * BOUND_MS and took <= BOUND_MS)
+
+
+def _request(body: bytes) -> bytes:
+    return message("POST", "/v1/rank", json.loads(body))

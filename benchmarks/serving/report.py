@@ -1,0 +1,96 @@
+"""Rounds of measurements -> medians, spreads and ratios, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+from benchmarks.serving.anchors import Anchor
+
+OURS = "rankserve"
+T = TypeVar("T", "Anchor", "Measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a server reached in one round at one size of request."""
+
+    name: str
+    candidates: int
+    per_s: float
+    """candidates a second over 8 connections"""
+    p50_ms: float
+    """over one connection, as is p99"""
+    p99_ms: float
+    cpu_s: float
+    """processor seconds a million candidates, over 8 connections"""
+    pss_mb: float
+    """after it, as is USS"""
+    uss_mb: float
+    failed: int
+    """requests that were not answered with 200"""
+    poisson: float | None
+    """highest open-loop rate within the bound, requests a second; None where it was not looked for"""
+
+
+def report(bare: Sequence[Anchor], measured: Sequence[Measured]) -> str:
+    """A table and the ratios of every size of request."""
+    sizes = dict.fromkeys(anchor.candidates for anchor in bare)
+    return "\n".join(line for size in sizes for line in _of_size(size, bare, measured))
+
+
+def _of_size(size: int, bare: Sequence[Anchor], measured: Sequence[Measured]) -> Iterator[str]:
+    alone = _by_name(anchor for anchor in bare if anchor.candidates == size)
+    served = _by_name(each for each in measured if each.candidates == size)
+    yield (
+        f"\n{size} candidates; medians, least to most in brackets\n"
+        f"{'':16}{'candidates/s, both cores':>30}{'p50 ms, one caller':>26}{'p99 ms':>9}"
+        f"{'CPU s / 10^6':>14}{'PSS MB':>9}{'USS MB':>9}{'Poisson req/s':>15}"
+    )
+    for name, anchors in alone.items():
+        rates, p50 = [each.per_s for each in anchors], [each.p50_ms for each in anchors]
+        yield f"{f'bare {name}.onnx':16}{_spread(rates, 0):>30}{_spread(p50, 2):>26}"
+    for name, rounds in served.items():
+        rates, p50 = [each.per_s for each in rounds], [each.p50_ms for each in rounds]
+        p99, cpu = median(each.p99_ms for each in rounds), median(each.cpu_s for each in rounds)
+        poisson = [each.poisson for each in rounds if each.poisson is not None]
+        failed = sum(each.failed for each in rounds)
+        pss, uss = median(each.pss_mb for each in rounds), median(each.uss_mb for each in rounds)
+        yield (
+            f"{name:16}{_spread(rates, 0):>30}{_spread(p50, 2):>26}{p99:9.2f}{cpu:14.1f}{pss:9.0f}{uss:9.0f}"
+            + (f"{median(poisson):15.1f}" if poisson else f"{'':15}")
+            + (f"  {failed} requests failed" if failed else "")
+        )
+    if OURS in served:
+        yield from _ratios(served, alone)
+
+
+def _ratios(served: dict[str, list[Measured]], alone: dict[str, list[Anchor]]) -> Iterator[str]:
+    """What ours comes to beside the others, each ratio of one round, then the median."""
+    for name, anchors in alone.items():
+        pairs = list(zip(served[OURS], anchors, strict=False))
+        rates = [ours.per_s / anchor.per_s for ours, anchor in pairs]
+        p50 = [ours.p50_ms / anchor.p50_ms for ours, anchor in pairs]
+        yield (
+            f"rankserve / bare {name}.onnx: {_spread(rates, 2)} of its candidates/s,"
+            f" {_spread(p50, 2)} of its p50"
+        )
+    rates_of = {name: median(each.per_s for each in rounds) for name, rounds in served.items()}
+    peers = {name: rate for name, rate in rates_of.items() if name != OURS and " " not in name}
+    for name in sorted(peers, key=peers.__getitem__, reverse=True):
+        best = " (the best peer)" if peers[name] == max(peers.values()) else ""
+        yield f"rankserve / {name}: {rates_of[OURS] / peers[name]:.2f} of its candidates/s{best}"
+
+
+def _by_name(each: Iterable[T]) -> dict[str, list[T]]:
+    named: dict[str, list[T]] = {}
+    for one in each:
+        named.setdefault(one.name, []).append(one)
+    return named
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    least, middle, most = (f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
+    return f"{middle} ({least} to {most})"

@@ -1,0 +1,141 @@
+"""How fast does it serve, beside onnxruntime alone and the frameworks that people serve models with?
+
+    python -m benchmarks.serving.run OUT --envs DIR [--rounds 3] [--seconds 10] [--peers mosec litserve]
+
+OUT is what `benchmarks.serving.workload` wrote; DIR, away from this project, gets an environment a peer. In
+every round each server in turn is started with two workers, its scores are checked against `flat.onnx`, and
+wrk drives it with 8 connections and with one. With --poisson, the highest rate of requests at random times is
+looked for whose 99th percentile is within 50 ms. A peer runs without and with batches of its framework (`+`);
+``NAME split`` is a peer that runs this project's graphs with the items' state, in place of `flat.onnx`.
+Prints the medians over the rounds, from least to most, what they come to beside each other, and what LightGBM
+alone takes for as many candidates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+from benchmarks.machine import describe
+from benchmarks.running import end_on_sigterm
+from benchmarks.serving import anchors, open_loop, wrk
+from benchmarks.serving.anchors import Anchor
+from benchmarks.serving.answers import Expected, WrongAnswer, bundle_of, expected, requests_of
+from benchmarks.serving.peers.environments import PEERS, NotInstalled, prepared, trees, versions
+from benchmarks.serving.report import Measured, report
+from benchmarks.serving.servers import DidNotStart, Running, Server, names
+
+CONNECTIONS = 8
+CHECKED = 8
+"""requests of each size whose answers are checked before a server is measured"""
+WARM_UP_S = 2.0
+
+
+def main() -> None:
+    """Run it."""
+    end_on_sigterm()
+    options = _options()
+    wrk.install()
+    print(describe(), flush=True)
+    peers = list(_installed(options.peers, options.envs))
+    right = {
+        size: expected(bundle_of(options.out), requests_of(options.out, size)[:CHECKED])
+        for size in options.candidates
+    }
+    servers = [Server(name, options.out, options.envs) for name in [*names(peers), *options.also]]
+    measured: list[Measured] = []
+    bare: list[Anchor] = []
+    for number in range(options.rounds):
+        print(f"round {number + 1} of {options.rounds}", flush=True)
+        for size in options.candidates:
+            bare += anchors.measure(options.out, size, options.seconds)
+        for server in servers:
+            measured += _round(server, right, options.seconds, options.poisson)
+    print(report(bare, measured))
+    try:
+        print(f"\n{trees(options.envs, max(options.candidates))}")
+    except NotInstalled as error:
+        print(f"\nLightGBM cannot be installed here, and is left out: {error}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="what benchmarks.serving.workload wrote")
+    parser.add_argument("--envs", type=Path, required=True, help="folder of the peers' environments")
+    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=list(PEERS), help="%(default)s")
+    parser.add_argument("--also", nargs="*", default=[], help="more servers, e.g. 'mosec split'")
+    parser.add_argument("--poisson", action="store_true", help="look for the highest open-loop rate too")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[100, 500], help="[%(default)s]")
+    parser.add_argument("--rounds", type=int, default=3, help="[%(default)s]")
+    parser.add_argument("--seconds", type=float, default=10.0, help="each measurement [%(default)g]")
+    return parser.parse_args()
+
+
+def _installed(peers: Sequence[str], envs: Path) -> Iterator[str]:
+    """The peers that have an environment, each with its versions printed; of the others, the reason."""
+    for name in peers:
+        try:
+            bin_ = prepared(envs, name, PEERS[name].packages)
+        except NotInstalled as error:
+            print(f"peer: {name} cannot be installed here, and is left out: {error}", flush=True)
+            continue
+        print(f"peer: {versions(bin_, [name, 'onnxruntime', 'numpy'])}", flush=True)
+        yield name
+
+
+def _round(
+    server: Server, right: Mapping[int, Sequence[Expected]], seconds: float, poisson: bool
+) -> Iterator[Measured]:
+    """Everything about one server, once; nothing, and the reason printed, where it fails."""
+    try:
+        with server.running() as running:
+            for answers in right.values():
+                for answer in answers:
+                    answer.check(running.rank(answer.body))
+            for candidates in right:
+                yield (measured := _measure(server, running, candidates, seconds, poisson))
+                print(
+                    f"  {server.name:15} {candidates:5} candidates   {measured.per_s:9,.0f} candidates/s"
+                    f"   p50 {measured.p50_ms:7.2f}   p99 {measured.p99_ms:7.2f} ms"
+                    + (f"   {measured.failed} requests failed" if measured.failed else ""),
+                    flush=True,
+                )
+    except (DidNotStart, WrongAnswer, RuntimeError, httpx.HTTPError) as error:
+        print(f"  {server.name} is left out of this round: {error}", file=sys.stderr, flush=True)
+
+
+def _measure(server: Server, running: Running, candidates: int, seconds: float, poisson: bool) -> Measured:
+    script = server.out / "wrk" / f"rank-{candidates}.lua"
+    wrk.drive(script, running.port, connections=CONNECTIONS, seconds=WARM_UP_S)
+    before = running.cpu_s()
+    many = wrk.drive(script, running.port, connections=CONNECTIONS, seconds=seconds)
+    spent = running.cpu_s() - before
+    one = wrk.drive(script, running.port, connections=1, seconds=seconds)
+    pss_mb, uss_mb = running.memory_mb()
+    rate = None
+    if poisson:
+        bodies = requests_of(server.out, candidates)
+        rate = open_loop.highest(running.port, bodies, many.requests / many.seconds, seconds)
+    ranked = (many.requests - many.failed) * candidates
+    return Measured(
+        name=server.name,
+        candidates=candidates,
+        per_s=ranked / many.seconds,
+        p50_ms=one.p50_ms,
+        p99_ms=one.p99_ms,
+        cpu_s=1e6 * spent / ranked,
+        pss_mb=pss_mb,
+        uss_mb=uss_mb,
+        failed=many.failed + one.failed,
+        poisson=rate,
+    )
+
+
+if __name__ == "__main__":
+    main()
