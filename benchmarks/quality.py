@@ -66,7 +66,8 @@ def table(seeds: Sequence[Metrics]) -> str:
     """A line a task: mean ± standard deviation of what all seeds have."""
     lines = []
     for task, first in seeds[0].items():
-        names = [name for name in (*BINARY, *REGRESSION) if first.get(name) is not None] or list(first)
+        there = [name for name, value in first.items() if value is not None]
+        names = [name for name in (*BINARY, *REGRESSION) if name in there] or there
         shown = []
         for name in names:
             values = np.array([seed[task][name] for seed in seeds], np.float64)
@@ -74,7 +75,8 @@ def table(seeds: Sequence[Metrics]) -> str:
             shown.append(
                 f"{name} {values.mean():.6g}" if not spread else f"{name} {values.mean():.4f}{spread}"
             )
-        lines.append(f"  {task:<16} {', '.join(shown)}")
+        if shown:
+            lines.append(f"  {task:<16} {', '.join(shown)}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,94 @@
+"""A slate as bytes, against objects made one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api import codec
+from service.bundle.fusion import FactorLogs, GroupLogs
+from service.ranker import Slate, best
+from service.wire import RankResponse
+
+IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
+FLOAT32 = st.floats(width=32, allow_infinity=False)
+
+
+@st.composite
+def slates(draw: st.DrawFn) -> Slate:
+    """Of a few candidates: ids of any text, NaN among the scores, some of it asked for and some not."""
+    ids = draw(st.lists(IDS, max_size=6))
+    n = len(ids)
+
+    def numbers(values: st.SearchStrategy[float], dtype: type[np.floating]) -> Any:
+        return np.array(draw(st.lists(values, min_size=n, max_size=n)), dtype)
+
+    scores = numbers(st.floats(allow_infinity=False), np.float64)
+    logs = FactorLogs("click", numbers(st.floats(-9, 9), np.float64))
+    groups = (GroupLogs(0.5, (logs,), numbers(st.floats(-9, 9), np.float64)),)
+    return Slate(
+        ranker="default",
+        version="v1",
+        ids=ids,
+        order=best(scores, draw(st.none() | st.integers(0, 4))),
+        scores=scores,
+        tasks={"click": numbers(FLOAT32, np.float32), "like": numbers(FLOAT32, np.float32)},
+        factors=draw(st.sampled_from([None, groups])),
+        degraded=("redis",),
+        defaults={"users": 0, "items": 1},
+        timings_ms={"total": 1.23456},
+    )
+
+
+def number(value: float) -> float | None:
+    """As JSON has it."""
+    return None if math.isnan(value) else float(value)
+
+
+def naive(slate: Slate, tasks: bool) -> list[dict[str, Any]]:
+    """The items, one by one."""
+    items = []
+    for at in slate.order:
+        item: dict[str, Any] = {"id": slate.ids[at], "score": number(slate.scores[at])}
+        if tasks:
+            item["tasks"] = {name: number(scores[at]) for name, scores in slate.tasks.items()}
+        if slate.factors is not None:
+            item["factors"] = [
+                {
+                    "log_weight": group.log_weight,
+                    "log_score": group.log_score[at],
+                    "factors": [{"name": factor.name, "log": factor.logs[at]} for factor in group.factors],
+                }
+                for group in slate.factors
+            ]
+        items.append(item)
+    return items
+
+
+@given(slate=slates(), tasks=st.booleans())
+def test_an_answer_says_what_the_slate_does(slate: Slate, tasks: bool) -> None:
+    """Item by item, in order; a task's score in digits that give the same float32 again."""
+    answer = json.loads(codec.encode(slate, "r1", tasks=tasks))
+    for item in answer["items"]:
+        for name, score in item.get("tasks", {}).items():
+            item["tasks"][name] = None if score is None else float(np.float32(score))
+    assert answer == {
+        "request_id": "r1",
+        "ranker": "default",
+        "version": "v1",
+        "degraded": ["redis"],
+        "defaults": {"users": 0, "items": 1},
+        "timings_ms": {"total": 1.235},
+        "items": naive(slate, tasks),
+    }
+
+
+@given(slate=slates(), tasks=st.booleans())
+def test_an_answer_is_what_the_api_promises(slate: Slate, tasks: bool) -> None:
+    """It is a `RankResponse`, as /docs describes it."""
+    RankResponse.model_validate_json(codec.encode(slate, "r1", tasks=tasks))
