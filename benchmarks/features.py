@@ -94,8 +94,8 @@ async def running(models: Path, **settings: str) -> AsyncIterator[Serving]:
 def stored(offline: Offline) -> Iterator[tuple[RowKey, Mapping[str, Value]]]:
     """Every row of the version's tables."""
     for name, table in offline.encoder.tables.items():
-        for at, key in enumerate(zip(*table.keys, strict=True)):
-            yield (name, *key), {field: column.at(at) for field, column in table.columns.items()}
+        for key, fields in table.each():
+            yield (name, *key), fields
 
 
 def changed(fields: Mapping[str, Value]) -> Mapping[str, Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 
 HOST = "127.0.0.1"
 START_LIMIT_S = 20.0
+PORTS = (10_000, 32_768)
+"""Below those that the system gives away by itself."""
 
 
 def installed() -> bool:
@@ -77,15 +80,18 @@ def redis_server() -> Iterator[RedisServer]:
     """A running Redis."""
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(folder)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.kill()
 
 
 def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """One that no connection is ever given: it stays free while the server is down."""
+    while True:
+        port = secrets.choice(range(*PORTS))
+        with suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((HOST, port))
+            return port

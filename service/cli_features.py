@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from service.bundle.columns import Value
 from service.bundle.kinds import Name
 from service.bundle.snapshot import read_table, table_file
 from service.bundle.store import verify
 from service.errors import InvalidRequest, RankserveError
-from service.features.store import Row, RowKey
+from service.features.store import FeatureStore, Row, RowKey
 from service.options import Models, option, settings
 from service.settings import Settings
 from service.versions import Versions
@@ -30,7 +31,7 @@ from service.wire import FeatureRow
 BATCH = 500
 """Rows in a round trip."""
 
-Rows = Iterator[tuple[RowKey, Row]]
+Rows = Iterator[tuple[RowKey, Mapping[str, Value]]]
 Source = Annotated[
     str,
     typer.Argument(
@@ -65,28 +66,37 @@ def load(
         raise RankserveError("name the Redis to write to with --redis URL, or in RANKSERVE_REDIS")
     path = Path(source)
     if path.suffix == ".jsonl":
-        with _opened(path) as rows:
-            _write(configured, _of_tables(rows, table), None)
-    else:
-        found = list(_of_tables(_of_version(Versions(configured.models).folder(source)), table))
-        _write(configured, iter(found), len(found))
+        with _opened(path) as lines:
+            read = _of_lines(path.name, lines)
+            rows = read if table is None else (row for row in read if row[0][0] in table)
+            _write(configured, rows, None, None)
+        return
+    folder = Versions(configured.models).folder(source)
+    manifest = verify(folder)
+    names = [name for name in ("user", "item", *manifest.features.tables) if table is None or name in table]
+    tables = [read_table(folder / table_file(name), name) for name in names]
+    rows = (((known.name, *key), fields) for known in tables for key, fields in known.each())
+    stamp_ms = int(datetime.fromisoformat(manifest.created).timestamp() * 1e3)
+    _write(configured, rows, stamp_ms, sum(map(len, tables)))
 
 
-def _write(configured: Settings, rows: Rows, total: int | None) -> None:
-    """Write rows in batches, and say how many of which table."""
+def _write(configured: Settings, rows: Rows, stamp_ms: int | None, total: int | None) -> None:
+    """Write rows of some time, or of now, in batches, and say how many of which table."""
     seen: Counter[str] = Counter()
 
     async def write(told: Callable[[int], None]) -> int:
-        # Imported here: the other commands do without the client of Redis.
-        from service.features.redis import RedisFeatureStore, RedisOptions
-
-        assert configured.redis is not None
-        options = RedisOptions(prefix=configured.redis_prefix)
-        store, written = RedisFeatureStore(configured.redis.get_secret_value(), options), 0
+        store, written = _store(configured), 0
         try:
-            while batch := dict(islice(rows, BATCH)):
-                written += await store.put(batch)
-                seen.update(key[0] for key in batch)
+            now_ms = await store.now_ms()
+            of_ms = now_ms if stamp_ms is None else stamp_ms
+            if of_ms > now_ms:
+                raise RankserveError(
+                    f"the version is of {(of_ms - now_ms) / 1e3:,.0f} s from now by the clock of Redis, and "
+                    "would hide what is written until then; set the clocks right, or wait"
+                )
+            while batch := list(islice(rows, BATCH)):
+                written += await store.put({key: Row(of_ms, fields) for key, fields in batch})
+                seen.update(key[0] for key, _ in batch)
                 told(len(batch))
         finally:
             await store.close()
@@ -105,43 +115,36 @@ def _write(configured: Settings, rows: Rows, total: int | None) -> None:
     )
 
 
-def _of_version(folder: Path) -> Rows:
-    """Every row of every table of a bundle. Raises BundleError where it is not sound."""
-    manifest = verify(folder)
-    stamp_ms = int(datetime.fromisoformat(manifest.created).timestamp() * 1e3)
-    for name in ("user", "item", *manifest.features.tables):
-        table = read_table(folder / table_file(name), name)
-        for at, key in enumerate(zip(*table.keys, strict=True)):
-            fields = {field: column.at(at) for field, column in table.columns.items()}
-            yield (name, *key), Row(stamp_ms, fields)
+def _store(configured: Settings) -> FeatureStore:
+    # Imported here: the other commands do without the client of Redis.
+    from service.features.redis import RedisFeatureStore, RedisOptions
+
+    assert configured.redis is not None
+    options = RedisOptions(
+        prefix=configured.redis_prefix, connect_timeout_s=configured.redis_connect_timeout_ms / 1e3
+    )
+    return RedisFeatureStore(configured.redis.get_secret_value(), options)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Rows]:
-    """The rows of a file; reading raises InvalidRequest with the line that is wrong."""
-    stamp_ms = time.time_ns() // 1_000_000
-
-    def rows(lines: Iterable[bytes]) -> Rows:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                read = LINE.validate_json(line)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                at = ".".join(map(str, first["loc"])) or "line"
-                raise InvalidRequest(f"{path.name}:{number}: {at}", first["msg"]) from None
-            yield (read.table, *read.key), Row(stamp_ms, read.fields)
-
+def _opened(path: Path) -> BinaryIO:
     try:
-        with path.open("rb") as lines:
-            yield rows(lines)
+        return path.open("rb")
     except OSError as error:
         raise RankserveError(f"{path}: {error.strerror}") from None
 
 
-def _of_tables(rows: Rows, tables: Collection[str] | None) -> Rows:
-    return rows if tables is None else (row for row in rows if row[0][0] in tables)
+def _of_lines(name: str, lines: Iterable[bytes]) -> Rows:
+    """The rows of a file. Raises InvalidRequest with the line that is wrong."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            read = LINE.validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            at = ".".join(map(str, first["loc"])) or "line"
+            raise InvalidRequest(f"{name}:{number}: {at}", first["msg"]) from None
+        yield (read.table, *read.key), read.fields
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The only module beside the supervisor that reads the environment. Help texts her
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=256)
     """Worker processes. Each holds its own copy of every model and keeps one core busy."""
     token: SecretStr | None = Field(None, min_length=1)
-    """Bearer token of the operators' routes (promote, rollback, /v1/workers); they are closed without one."""
+    """Bearer token of the operators' routes (promote, rollback, features, workers); closed without one."""
 
     max_candidates: int = Field(2_000, ge=1, le=MAX_CANDIDATES)
     """Most candidates in a request; more are refused with 422."""
@@ -123,3 +124,6 @@ def _check_redis(url: str) -> None:
         sound = False
     if not sound:
         raise ValueError("redis is no URL of a Redis; write it as redis://host:6379/0, rediss:// or unix://")
+    # The client would take any other for an option of its own, in place of our limits.
+    if parts.query and not (parts.scheme == "unix" and re.fullmatch("db=[0-9]+", parts.query)):
+        raise ValueError("redis has options after its ?; leave them out, but for the db of unix://path?db=0")

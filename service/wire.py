@@ -80,6 +80,8 @@ def _features(given: object) -> dict[str, Value]:
         raise PydanticCustomError("dict_type", "expected a JSON object")
     if len(given) > MAX_FIELDS:
         raise PydanticCustomError("too_long", "more than {most} features; send fewer", {"most": MAX_FIELDS})
+    if given and max(map(len, given)) > MAX_TEXT:
+        raise PydanticCustomError("too_long", "a name of more than {most} characters", {"most": MAX_TEXT})
     for name, value in given.items():
         if fault := _list_fault(value) if isinstance(value, list) else _fault(value):
             raise PydanticCustomError("feature", "{fault}", {"fault": fault, "name": name})

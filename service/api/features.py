@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 
 from service.api import Serving, WithServing, codec
 from service.api.access import operators_only
 from service.api.openapi import body_of, faults
-from service.errors import InvalidRequest, NotReady, UnknownTable
+from service.bundle.columns import Value
+from service.errors import DeadlineExceeded, InvalidRequest, NotReady, UnknownTable
 from service.features.features import Written
 from service.features.store import RowKey
 from service.wire import Answer, FeatureRow, FeatureRows
@@ -46,8 +48,18 @@ async def put(table: str, request: Request, serving: WithServing) -> FeaturesWri
     )
     parts = _key_parts(serving, table)
     rows = {_key(table, row, parts, at): row.fields for at, row in enumerate(sent.rows)}
-    written: Written = await serving.features.put(rows)
+    written = await _written(serving, rows, deadline)
     return FeaturesWritten(table=table, written=written.rows, stamp_ms=written.stamp_ms)
+
+
+async def _written(serving: Serving, rows: Mapping[RowKey, Mapping[str, Value]], deadline: float) -> Written:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await serving.features.put(rows)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "the store has not taken the rows in time, or not said so; send them again"
+        ) from None
 
 
 def _key_parts(serving: Serving, table: str) -> set[int]:

@@ -11,8 +11,9 @@ from service.features.store import State
 class Breaker:
     """Closed while calls succeed; open after some failures in a row; half-open while one call tries.
 
-    An open breaker lets one call through every `retry_s` seconds. If that succeeds it closes. A call that
-    never says how it went holds nothing up: another may try after as long again.
+    Calls that are under way together and fail together are one failure: a stall of our own fails them all. An
+    open breaker lets one call through every `retry_s` seconds. If that succeeds it closes. A call that never
+    says how it went holds nothing up: another may try after as long again.
 
     Args:
         failures: in a row, after which it opens.
@@ -25,6 +26,7 @@ class Breaker:
     ) -> None:
         self._most, self._retry_s, self._clock = failures, retry_s, clock
         self._failures = 0
+        self._counted = 0
         self._next_try = 0.0
         self._trying = False
 
@@ -35,21 +37,23 @@ class Breaker:
             return "closed"
         return "half-open" if self._trying else "open"
 
-    def admits(self) -> bool:
-        """May a call go through now? Whoever may says `succeeded` or `failed` afterwards."""
-        if self._failures < self._most:
-            return True
-        if self._clock() < self._next_try:
-            return False
-        self._trying, self._next_try = True, self._clock() + self._retry_s
-        return True
+    def admits(self) -> int | None:
+        """A number for a call that may go through now, which then says `succeeded` or `failed`; else None."""
+        if self._failures == self._most:
+            if self._clock() < self._next_try:
+                return None
+            self._trying, self._next_try = True, self._clock() + self._retry_s
+        return self._counted
 
     def succeeded(self) -> None:
         """A call went well."""
         self._failures, self._trying = 0, False
 
-    def failed(self) -> None:
-        """A call went wrong."""
+    def failed(self, call: int) -> None:
+        """A call went wrong. It counts unless it was admitted before the last one that did."""
+        if call < self._counted:
+            return
+        self._counted += 1
         self._failures, self._trying = min(self._failures + 1, self._most), False
         if self._failures == self._most:
             self._next_try = self._clock() + self._retry_s

@@ -6,7 +6,6 @@ With a store that certainly holds nothing, as that of a service without Redis, a
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ class Written:
 
     Attributes:
         rows: how many were written; where there was a later one, it stays.
-        stamp_ms: the time they were written at, in milliseconds since the epoch.
+        stamp_ms: the time they were written at, by the store's clock, in milliseconds since the epoch.
     """
 
     rows: int
@@ -69,7 +68,9 @@ class Features:
 
     async def open(self) -> None:
         """Begin to hear of changes."""
-        self._follower = asyncio.create_task(self.store.follow(self._near.drop), name="features")
+        self._follower = asyncio.create_task(
+            self.store.follow(self._near.drop, self._near.hears), name="features"
+        )
 
     async def close(self) -> None:
         """End what is under way, and let go of the store."""
@@ -109,7 +110,7 @@ class Features:
         """
         if not self._shared:
             raise Forbidden("this service's workers share no feature store; start it with --redis URL")
-        stamp_ms = time.time_ns() // 1_000_000
+        stamp_ms = await self.store.now_ms()
         try:
             written = await self.store.put({key: Row(stamp_ms, fields) for key, fields in rows.items()})
         finally:

@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
+from operator import attrgetter
 from typing import cast
 from weakref import WeakKeyDictionary
 
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoded, Encoder
 from service.bundle.schema import ITEM_ID, USER_ID, Scope
-from service.features.items import Item, Items
 from service.features.near import Entry, NearCache
 from service.features.reads import TableReads, table_reads
 from service.features.store import RowKey
@@ -27,11 +27,14 @@ from service.telemetry import Telemetry
 
 Fields = Mapping[str, Value]
 Found = dict[RowKey, Entry]
+PartKey = tuple[str | None, ...]
+"""a key of which a part may be missing, so that there is no row of it"""
 
 MOST_VERSIONS = 8
 """whose views a cached row keeps"""
-MOST_ITEMS = 50_000
-"""of a version that are kept put together"""
+VIEWED_AT_ONCE = 100
+"""rows that are made views of before others get their turn: some milliseconds"""
+_SILENT = attrgetter("silent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,6 @@ class Brought:
     item_ids: Sequence[str]
     inline: Mapping[int, Fields]
 
-    def only(self, positions: Sequence[int]) -> Brought:
-        """The request for some of its candidates."""
-        inline = {place: self.inline[at] for place, at in enumerate(positions) if at in self.inline}
-        return replace(self, item_ids=[self.item_ids[at] for at in positions], inline=inline)
-
     def encode(self, encoder: Encoder) -> Encoded:
         """As the encoder sees it. Raises FeatureError for a value that it cannot read."""
         return encoder.request(self.user_id, self.user, self.context, self.item_ids, self.inline)
@@ -69,65 +67,77 @@ class _Looked:
     reads: TableReads
     views: Sequence[View]
 
+    def telling(self) -> Iterable[int]:
+        """The positions of the views that tell anything."""
+        if all(map(_SILENT, self.views)):
+            return ()
+        return [at for at, view in enumerate(self.views) if not view.silent]
+
 
 Looked = dict[str, _Looked]
 """by the name of the table"""
 
 
-class _Version:
-    """What a version reads: of the request, of each item alone, and of both together; and its items."""
-
-    def __init__(self, encoder: Encoder, near: NearCache) -> None:
-        reads = table_reads(encoder.schema, encoder.attributes)
-        self.of_request = [table for table in reads if table.per_request]
-        self.of_item = [table for table in reads if table.scope is Scope.ITEM]
-        self.of_both = [table for table in reads if table.scope is Scope.CROSS]
-        self.items = Items(near, MOST_ITEMS)
-
-    def rows(self, brought: Brought) -> int:
-        """How many rows a request needs, some of them perhaps more than once."""
-        return len(self.of_request) + (len(self.of_item) + len(self.of_both)) * len(brought.item_ids)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Search:
     """Looks rows up for one version, near and among those just fetched; and collects what is missing.
 
-    What is missing is taken for not stored, so that the keys which follow from it are known at once.
+    What is missing is taken for what it last was, or for not stored: the keys which follow from it are known
+    at once.
     """
 
     encoder: Encoder
     near: NearCache
     fetched: Found
+    looked: Looked = field(default_factory=dict)
     missing: Found = field(default_factory=dict)
+    hits: int = 0
 
-    def look(self, reads: TableReads, brought: Brought, looked: Looked) -> Sequence[Entry | None]:
-        """Look a table up, given those that its key is made of; the entries ``[n]`` behind the views."""
-        keys = _keys(reads, brought, looked)
-        entries = self.near.held(keys)
-        if None in entries:
-            for at, key in enumerate(keys):
-                if entries[at] is None and key is not None:
-                    found = self.fetched.get(key) or self.missing.setdefault(key, Entry(None, True, 0.0))
-                    entries[at] = found
-        looked[reads.name] = _Looked(reads, _views(self.encoder, reads, keys, entries))
-        return entries
+    async def look(self, reads: TableReads, brought: Brought) -> None:
+        """Look a table up, given those that its key is made of."""
+        keys = _keys(reads, brought, self.looked)
+        found = self.near.views(keys, reads)
+        self.hits += len(found)
+        if None in found:
+            await self._fill(reads, keys, found)
+        self.looked[reads.name] = _Looked(reads, cast(list[View], found))
 
-    def items(self, version: _Version, brought: Brought) -> list[Item]:
-        """The candidates ``[N]``: as they were put together before, else now."""
-        found = version.items.held(brought.item_ids, but=brought.inline)
-        if rest := [at for at, item in enumerate(found) if item is None]:
-            looked, some = Looked(), brought.only(rest)
-            entries = [self.look(reads, some, looked) for reads in version.of_item]
-            tables = [table.views for table in looked.values()]
-            for at, rows, made in zip(
-                rest, zip(*entries, strict=True), zip(*tables, strict=True), strict=True
-            ):
-                until = min(entry.until for entry in rows if entry is not None)
-                found[at] = item = Item(made, all(view.silent for view in made), until)
-                if at not in brought.inline:
-                    version.items.keep(brought.item_ids[at], item)
-        return cast(list[Item], found)
+    async def _fill(self, reads: TableReads, keys: Sequence[PartKey], found: list[View | None]) -> None:
+        """Put a view in every gap: of an entry that has none yet, of one that is missing, or of no key."""
+        entries = {at: self._entry(keys[at]) for at, view in enumerate(found) if view is None}
+        made = await self._made(reads, {entry: keys[at] for at, entry in entries.items() if entry})
+        nobody = View({}, (None,) * len(reads.parts), True)
+        for at, entry in entries.items():
+            found[at] = made[entry] if entry else nobody
+
+    def _entry(self, key: PartKey) -> Entry | None:
+        """What is known of a key; None where it lacks a part, and so is none."""
+        if entry := self.near.held(key):
+            return entry
+        self.hits -= 1
+        if None in key:
+            return None
+        known = cast(RowKey, key)
+        if entry := self.fetched.get(known) or self.missing.get(known):
+            return entry
+        self.missing[known] = entry = self.near.stale(known) or Entry(None, True, 0.0)
+        return entry
+
+    async def _made(self, reads: TableReads, entries: Mapping[Entry, PartKey]) -> Mapping[Entry, View]:
+        """What each entry is to the version, made only once, and some at a time."""
+        made = {entry: view for entry in entries if (view := entry.views.get(reads))}
+        fresh = [entry for entry in entries if entry not in made]
+        for at in range(0, len(fresh), VIEWED_AT_ONCE):
+            if at:
+                await asyncio.sleep(0)
+            some = fresh[at : at + VIEWED_AT_ONCE]
+            keys = [cast(RowKey, entries[entry]) for entry in some]
+            seen = views(self.encoder, reads, keys, [entry.row for entry in some])
+            for entry, view in zip(some, seen, strict=True):
+                if len(entry.views) >= MOST_VERSIONS:
+                    entry.views.clear()
+                entry.views[reads] = made[entry] = view if entry.sound else replace(view, sound=False)
+        return made
 
 
 class Lookup:
@@ -135,13 +145,13 @@ class Lookup:
 
     def __init__(self, near: NearCache, telemetry: Telemetry) -> None:
         self._near, self._telemetry = near, telemetry
-        self._versions: WeakKeyDictionary[Encoder, _Version] = WeakKeyDictionary()
+        self._reads: WeakKeyDictionary[Encoder, tuple[TableReads, ...]] = WeakKeyDictionary()
 
     async def complete(self, encoder: Encoder, brought: Brought, within_s: float) -> tuple[Brought, bool]:
         """The request with all that is known, and whether the store could tell all that it was asked.
 
         One round trip for all rows that are not near; another only where a row turned out to make the key
-        of a further one. Where nothing is missing, nothing is awaited.
+        of a further one. Where all rows are near and were read before, nothing is awaited.
 
         Args:
             encoder: of the version.
@@ -150,67 +160,35 @@ class Lookup:
         """
         clock = asyncio.get_running_loop().time
         until, fetched = clock() + within_s, Found()
-        looked, missing = self._look(encoder, brought, fetched)
-        self._telemetry.near(self._versions[encoder].rows(brought) - len(missing), len(missing))
+        search = await self._look(encoder, brought, fetched)
+        self._telemetry.near(search.hits, len(search.missing))
         sound = True
-        while missing:
+        while missing := search.missing:
             found = await self._near.fetch(list(missing), max(0.0, until - clock()))
             sound = sound and len(found) == len(missing)
             fetched |= missing | found
-            looked, missing = self._look(encoder, brought, fetched)
-        telling = [(table, at) for table in looked for at, view in enumerate(table.views) if not view.silent]
+            search = await self._look(encoder, brought, fetched)
+        telling = [(table, at) for table in search.looked.values() for at in table.telling()]
         sound = sound and all(table.views[at].sound for table, at in telling)
         return _laid_under(brought, telling), sound
 
-    def _look(self, encoder: Encoder, brought: Brought, fetched: Found) -> tuple[list[_Looked], Found]:
-        """Every table that tells or leads to another; and the rows that are missing, as if not stored."""
-        if encoder not in self._versions:
-            self._versions[encoder] = _Version(encoder, self._near)
-        version, looked = self._versions[encoder], Looked()
+    async def _look(self, encoder: Encoder, brought: Brought, fetched: Found) -> _Search:
+        """Every table that the version reads, looked up."""
+        if encoder not in self._reads:
+            self._reads[encoder] = table_reads(encoder.schema, encoder.attributes)
         search = _Search(encoder, self._near, fetched)
-        for reads in version.of_request:
-            search.look(reads, brought, looked)
-        if version.of_item:
-            items = search.items(version, brought)
-            if version.of_both or not all(item.silent for item in items):
-                for place, reads in enumerate(version.of_item):
-                    looked[reads.name] = _Looked(reads, [item.views[place] for item in items])
-        for reads in version.of_both:
-            search.look(reads, brought, looked)
-        return list(looked.values()), search.missing
+        for reads in self._reads[encoder]:
+            await search.look(reads, brought)
+        return search
 
 
-def _views(
-    encoder: Encoder, reads: TableReads, keys: Sequence[RowKey | None], entries: Sequence[Entry | None]
-) -> list[View]:
-    """What the entries ``[n]`` are to a version; None is the entry of no key."""
-    found = [entry.views.get(reads) if entry else None for entry in entries]
-    if None not in found:
-        return cast(list[View], found)
-    fresh = {
-        key: entry
-        for key, entry, view in zip(keys, entries, found, strict=True)
-        if key is not None and entry is not None and view is None
-    }
-    made = views(encoder, reads, list(fresh), [entry.row for entry in fresh.values()]) if fresh else []
-    for entry, view in zip(fresh.values(), made, strict=True):
-        if len(entry.views) >= MOST_VERSIONS:
-            entry.views.clear()
-        entry.views[reads] = view if entry.sound else replace(view, sound=False)
-    nobody = View({}, (None,) * len(reads.parts), True)
-    return [nobody if entry is None else entry.views[reads] for entry in entries]
-
-
-def _keys(reads: TableReads, brought: Brought, looked: Looked) -> list[RowKey | None]:
-    """A table's keys, one for the request or one a candidate; None where a part is missing."""
+def _keys(reads: TableReads, brought: Brought, looked: Looked) -> list[PartKey]:
+    """A table's keys, one for the request or one a candidate."""
     parts = [_part(path, brought, looked) for path in reads.key]
     if not reads.per_request:
         n = len(brought.item_ids)
         parts = [part if len(part) == n else [*part] * n for part in parts]
-    keys = zip(repeat(reads.name), *parts)
-    if any(None in part for part in parts):
-        return [None if None in key else key for key in keys]
-    return list(keys)
+    return list(zip(repeat(reads.name), *parts))
 
 
 def _part(path: str, brought: Brought, looked: Looked) -> Sequence[str | None]:
@@ -221,23 +199,32 @@ def _part(path: str, brought: Brought, looked: Looked) -> Sequence[str | None]:
         return brought.item_ids
     head, _, field = path.partition(".")
     if head == Scope.CONTEXT:
-        return _brought(path, [None], {0: brought.user}, {0: brought.context})
+        return _brought(path, [None], *_of_request(brought))
     table = looked[head]
     at = table.reads.parts.index(field)
     known = [view.parts[at] for view in table.views]
     if table.reads.per_request:
-        return _brought(path, known, {0: brought.user}, {0: brought.context})
-    return _brought(path, known, brought.inline)
+        return _brought(path, known, *_of_request(brought))
+    return _brought(path, known, (Scope.ITEM, brought.inline))
 
 
-def _brought(path: str, known: list[str | None], *given: Mapping[int, Fields]) -> list[str | None]:
-    """Texts ``[n]`` of a path with what a request brings by position in their place, the last one given."""
-    head, _, field = path.partition(".")
-    names = {path, field} if head in (Scope.USER, Scope.CONTEXT, Scope.ITEM) else {path}
-    for by_position in given:
+def _of_request(brought: Brought) -> Iterable[tuple[Scope, Mapping[int, Fields]]]:
+    return (Scope.USER, {0: brought.user}), (Scope.CONTEXT, {0: brought.context})
+
+
+def _brought(
+    path: str, known: list[str | None], *given: tuple[Scope, Mapping[int, Fields]]
+) -> list[str | None]:
+    """Texts ``[n]`` of a path with what a request brings by position in their place.
+
+    As the encoder reads it: a bare name is a field of the scope that brings it, and of two the last holds.
+    """
+    for scope, by_position in given:
+        names = {path, path.removeprefix(f"{scope}.")}
         for position, fields in by_position.items():
-            for name in names & fields.keys():
-                known[position] = part_text(fields[name])
+            for name, value in fields.items():
+                if name in names:
+                    known[position] = part_text(value)
     return known
 
 
@@ -257,11 +244,16 @@ def _laid_under(brought: Brought, telling: Iterable[tuple[_Looked, int]]) -> Bro
     if not (user or context or inline):
         return brought
     # A field that comes by name and by path is read as it comes last, and the context's after the user's.
-    beneath = {path: value for path, value in context.items() if path not in brought.user}
-    merged = {at: {**adds, **brought.inline.get(at, {})} for at, adds in inline.items()}
     return replace(
         brought,
-        user={**user, **brought.user},
-        context={**beneath, **brought.context},
-        inline={**brought.inline, **merged},
+        user=_beneath(brought.user, user),
+        context=_beneath(
+            brought.context, {path: context[path] for path in context.keys() - brought.user.keys()}
+        ),
+        inline={**brought.inline, **{at: _beneath(brought.inline.get(at, {}), inline[at]) for at in inline}},
     )
+
+
+def _beneath(own: Fields, adds: Fields) -> Fields:
+    """What a request brings, in its own order, after what it does not."""
+    return {**{path: value for path, value in adds.items() if path not in own}, **own} if own else adds

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 
-from service.features.store import Changed, Row, RowKey, State
+from service.errors import StoreFailed
+from service.features.store import Changed, Hears, Row, RowKey, State
 
 
 class MemoryFeatureStore:
-    """Rows in a dictionary. They end with the process."""
+    """Rows in a dictionary. They end with the process.
+
+    Args:
+        most: rows that it takes.
+    """
 
     name: str = "memory"
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1_000_000) -> None:
+        self._most = most
         self._rows: dict[RowKey, Row] = {}
         self._followers: set[Changed] = set()
 
@@ -32,21 +39,31 @@ class MemoryFeatureStore:
         return {key: self._rows[key] for key in keys if key in self._rows}
 
     async def put(self, rows: Mapping[RowKey, Row]) -> int:
-        """Write rows whole, unless a later one is there; how many were written."""
+        """Write rows whole, unless a later one is there; how many were written.
+
+        Raises:
+            StoreFailed: they are more than it takes; none was written.
+        """
+        if len(self._rows) + sum(key not in self._rows for key in rows) > self._most:
+            raise StoreFailed(self.name, "full", f"is full with {self._most:,} rows; use Redis for more")
         written = {
             key: row
             for key, row in rows.items()
             if key not in self._rows or row.stamp_ms >= self._rows[key].stamp_ms
         }
         self._rows |= written
-        for changed in self._followers:
-            changed(rows.keys())
+        for changed in self._followers if written else ():
+            changed(written.keys())
         return len(written)
 
-    async def follow(self, changed: Changed) -> None:
+    async def now_ms(self) -> int:
+        """The time by this host's clock."""
+        return time.time_ns() // 1_000_000
+
+    async def follow(self, changed: Changed, hears: Hears) -> None:
         """Tell of changes until cancelled."""
         self._followers.add(changed)
-        changed(None)
+        hears(True)
         try:
             await asyncio.Event().wait()
         finally:

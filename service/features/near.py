@@ -1,16 +1,17 @@
 """The near cache: rows of the store that this worker has seen lately, and that there are none of a key.
 
-Bounded: the oldest goes first, but for one that was used, which is then the youngest. Each entry lives for
-its time to live, or until its row is said to have changed. Requests that lack the same row at once share one
-fetch: none of them owns it, so one that leaves takes nothing from the others, and what it asked for is there
-for the next.
+Bounded: the oldest goes first. Each entry lives for its time to live, or until its row is said to have
+changed. While nothing is heard of changes it is asked for again after a second, and serves on where there is
+no answer. Requests that lack the same row at once share one fetch: none of them owns it, so one that leaves
+takes nothing from the others, and what it asked for is there for the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.errors import StoreFailed
@@ -18,6 +19,9 @@ from service.features.reads import TableReads
 from service.features.store import FeatureStore, Row, RowKey
 from service.features.views import View
 from service.telemetry import Telemetry
+
+UNHEARD_S = 1.0
+"""How long an entry is fresh while nothing is heard of changes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,16 +31,14 @@ class Entry:
     Attributes:
         row: None where there is none.
         sound: was what the store holds a row? If not it counts as none.
-        until: when it is forgotten, on the cache's clock.
+        since: when it was asked for, on the cache's clock.
         views: what the row is to each version that has read it. They end with the entry.
-        used: since it was the youngest.
     """
 
     row: Row | None
     sound: bool
-    until: float
+    since: float
     views: dict[TableReads, View] = field(default_factory=dict)
-    used: bool = False
 
 
 class NearCache:
@@ -60,31 +62,29 @@ class NearCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._most, self._ttl_s = store, entries, ttl_s
+        self._fresh_s = min(ttl_s, UNHEARD_S)
         self._telemetry, self._clock = telemetry, clock
-        self._entries: dict[RowKey, Entry] = {}
+        self._entries: OrderedDict[tuple[str | None, ...], Entry] = OrderedDict()
         self._flights: dict[RowKey, asyncio.Task[dict[RowKey, Entry]]] = {}
         self._tasks: set[asyncio.Task[dict[RowKey, Entry]]] = set()
-        self.changes = 0
-        """how often rows were said to have changed"""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def now(self) -> float:
-        """The time on the clock that entries live by."""
-        return self._clock()
+    def views(self, keys: Iterable[tuple[str | None, ...]], reads: TableReads) -> list[View | None]:
+        """What the fresh entries ``[n]`` of some keys are to a version; None where one has yet to be made."""
+        oldest, get = self._clock() - self._fresh_s, self._entries.get
+        return [
+            entry.views.get(reads) if entry and entry.since > oldest else None for entry in map(get, keys)
+        ]
 
-    def held(self, keys: Sequence[RowKey | None]) -> list[Entry | None]:
-        """The entries ``[n]`` of some keys; None for what is not here."""
-        now = self.now()
-        found: list[Entry | None] = list(map(self._entries.get, keys))  # type: ignore[arg-type]  # None is no key
-        for at, entry in enumerate(found):
-            if entry is not None:
-                if entry.until > now:
-                    entry.used = True
-                else:
-                    found[at] = None
-        return found
+    def held(self, key: tuple[str | None, ...]) -> Entry | None:
+        """The fresh entry of a key."""
+        return self._within(key, self._fresh_s)
+
+    def stale(self, key: RowKey) -> Entry | None:
+        """The entry of a key, though its row may have changed unheard of; None after its time to live."""
+        return self._within(key, self._ttl_s)
 
     async def fetch(self, keys: Sequence[RowKey], within_s: float) -> dict[RowKey, Entry]:
         """Entries from the store, by one round trip for all that nobody else is fetching already.
@@ -105,7 +105,6 @@ class NearCache:
 
     def drop(self, keys: Collection[RowKey] | None) -> None:
         """Forget some entries, all of them for None; what is being fetched now of these is not kept."""
-        self.changes += 1
         if keys is None:
             self._entries.clear()
             self._flights.clear()
@@ -113,6 +112,12 @@ class NearCache:
         for key in keys:
             self._entries.pop(key, None)
             self._flights.pop(key, None)
+
+    def hears(self, whether: bool) -> None:
+        """Changes are told of from now on, and what changed before may have been missed; or no longer."""
+        self._fresh_s = self._ttl_s if whether else min(self._ttl_s, UNHEARD_S)
+        if whether:
+            self.drop(None)
 
     async def close(self) -> None:
         """End what is being fetched."""
@@ -122,13 +127,12 @@ class NearCache:
 
     async def _fly(self, keys: Sequence[RowKey]) -> dict[RowKey, Entry]:
         """Fetch, and keep what has not changed meanwhile. Empty where the store failed."""
-        started = time.perf_counter()
+        started, since = time.perf_counter(), self._clock()
         entries: dict[RowKey, Entry] = {}
         try:
             rows = await self._store.fetch(keys)
             corrupt = {key for key, row in rows.items() if row is None}
-            until = self.now() + self._ttl_s
-            entries = {key: Entry(rows.get(key), key not in corrupt, until) for key in keys}
+            entries = {key: Entry(rows.get(key), key not in corrupt, since) for key in keys}
             self._telemetry.fetched(time.perf_counter() - started)
             self._telemetry.store_failed(self._store.name, "corrupt", len(corrupt))
         except StoreFailed as failure:
@@ -142,12 +146,12 @@ class NearCache:
                         self._keep(key, entries[key])
         return entries
 
+    def _within(self, key: tuple[str | None, ...], most_s: float) -> Entry | None:
+        entry = self._entries.get(key)
+        return entry if entry and entry.since > self._clock() - most_s else None
+
     def _keep(self, key: RowKey, entry: Entry) -> None:
         self._entries.pop(key, None)
         while len(self._entries) >= self._most:
-            oldest = next(iter(self._entries))
-            gone = self._entries.pop(oldest)
-            if gone.used:
-                gone.used = False
-                self._entries[oldest] = gone
+            self._entries.popitem(last=False)
         self._entries[key] = entry

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from types import NoneType
+from typing import Any
 
 import ormsgpack
 from redis.asyncio import Redis
@@ -25,10 +26,12 @@ from redis.maint_notifications import MaintNotificationsConfig
 from service.errors import StoreFailed
 from service.features.breaker import Breaker
 from service.features.packed import MAGIC, CorruptRow, pack, unpack
-from service.features.store import Changed, Row, RowKey, State
+from service.features.store import Changed, Hears, Row, RowKey, State
 
 WRITE_TIMEOUT_S = 5.0
 WRITE_CONNECTIONS = 8
+UNPACKED_AT_ONCE = 200
+"""Rows that are unpacked before others get their turn: some milliseconds."""
 LISTEN_S = 0.4
 """Silence after which a subscription is asked whether it lives; as long again, and it is given up."""
 FIRST_DELAY_S, MOST_DELAY_S = 0.05, 0.5
@@ -46,7 +49,9 @@ for i, key in ipairs(KEYS) do
     written = written + 1
   end
 end
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+if written > 0 then
+  redis.call('PUBLISH', ARGV[2], ARGV[3])
+end
 return written
 """
 
@@ -90,6 +95,7 @@ class RedisFeatureStore:
         self._breaker = breaker or Breaker()
         self._reads = self._client(url, self._options.timeout_s, self._options.connections)
         self._writes = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
+        self._notices = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
 
     @property
     def state(self) -> State:
@@ -107,21 +113,24 @@ class RedisFeatureStore:
         Raises:
             StoreFailed: Redis does not answer, did not lately, or all connections are busy.
         """
-        if not self._breaker.admits():
+        if (call := self._breaker.admits()) is None:
             raise StoreFailed(self.name, "open", "has not answered lately, and is tried again every second")
         try:
-            values = cast(list[bytes | None], await self._reads.mget(list(map(self.key, keys))))
-        except MaxConnectionsError as error:  # says nothing of Redis
-            raise StoreFailed(self.name, "busy", "all connections are in use") from error
-        except (RedisError, OSError) as error:
-            self._breaker.failed()
-            if self._breaker.state == "open":
-                _log.warning("redis: %s; answers are degraded until it is back", error)
+            values = _replies(await self._reads.mget(list(map(self.key, keys))), len(keys))
+        except (RedisError, OSError, ValueError) as error:
+            if not isinstance(error, MaxConnectionsError):  # which says nothing of Redis
+                self._note_failure(call, error)
             raise self._failure(error) from error
         if self._breaker.state != "closed":
             _log.warning("redis answers again")
         self._breaker.succeeded()
-        return {key: _row(value) for key, value in zip(keys, values, strict=True) if value is not None}
+        rows = {}
+        for at, (key, value) in enumerate(zip(keys, values, strict=True), 1):
+            if value is not None:
+                rows[key] = _row(value)
+            if at % UNPACKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return rows
 
     async def put(self, rows: Mapping[RowKey, Row]) -> int:
         """Write rows whole, unless a later one is there, and publish the keys; how many were written.
@@ -138,23 +147,36 @@ class RedisFeatureStore:
             raise self._failure(error) from error
         return int(written)
 
-    async def follow(self, changed: Changed) -> None:
-        """Tell of changes, whoever makes them, until cancelled.
+    async def now_ms(self) -> int:
+        """The time by the clock of Redis, in milliseconds since the epoch.
 
-        Of None whenever a subscription begins: what was published before it was missed.
+        Raises:
+            StoreFailed: Redis does not answer.
         """
-        loop, task, delay_s = asyncio.get_running_loop(), asyncio.current_task(), FIRST_DELAY_S
+        try:
+            seconds, microseconds = await self._writes.time()
+        except (RedisError, OSError, ValueError) as error:
+            raise self._failure(error) from error
+        return int(seconds * 1_000 + microseconds // 1_000)
+
+    async def follow(self, changed: Changed, hears: Hears) -> None:
+        """Tell of changes, whoever makes them, until cancelled; and whether it hears of them."""
+        delay_s, task = FIRST_DELAY_S, asyncio.current_task()
         assert task is not None
+
+        def begun() -> None:
+            nonlocal delay_s
+            delay_s = FIRST_DELAY_S
+            hears(True)
+
         # Asked, as the client waits with `asyncio.wait_for`, which in Python 3.11 may swallow a cancellation.
         while not task.cancelling():
-            began = loop.time()
             try:
-                await self._listen(changed, task)
+                await self._listen(changed, begun, task)
             except Exception as error:  # without notices rows would be stale, and nobody would know why
-                if loop.time() - began > MOST_DELAY_S:
-                    delay_s = FIRST_DELAY_S
                 if delay_s == FIRST_DELAY_S:
                     _log.error("redis: no notice of changes: %r; subscribing again", error)
+            hears(False)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, MOST_DELAY_S)
 
@@ -162,6 +184,7 @@ class RedisFeatureStore:
         """Close all connections."""
         await self._reads.aclose()
         await self._writes.aclose()
+        await self._notices.aclose()
 
     def key(self, key: RowKey) -> str:
         """The name of a row in Redis: the prefix, then table and key, colons between their parts.
@@ -171,13 +194,17 @@ class RedisFeatureStore:
         parts = [part.replace("%", "%25").replace(":", "%3A") for part in key]
         return self._options.prefix + ":".join(parts)
 
-    async def _listen(self, changed: Changed, task: asyncio.Task[None]) -> None:
+    async def _listen(self, changed: Changed, begun: Callable[[], None], task: asyncio.Task[None]) -> None:
         """One subscription, until it is lost or the task is cancelled."""
-        subscription = self._writes.pubsub()
+        subscription = self._notices.pubsub()
         try:
             await subscription.subscribe(self._channel)
             while not task.cancelling():
-                _tell(await _next(subscription), changed)
+                message = await _next(subscription)
+                if message["type"] == "subscribe":
+                    begun()
+                elif message["type"] == "message":
+                    _tell(message["data"], changed)
         finally:
             await subscription.aclose()  # type: ignore[no-untyped-call]
 
@@ -194,13 +221,32 @@ class RedisFeatureStore:
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
 
+    def _note_failure(self, call: int, error: Exception) -> None:
+        before = self._breaker.state
+        self._breaker.failed(call)
+        if before == "closed" and self._breaker.state == "open":
+            _log.warning("redis: %s; answers are degraded until it is back", error)
+
     def _failure(self, error: Exception) -> StoreFailed:
         match error:
+            case MaxConnectionsError():
+                return StoreFailed(self.name, "busy", "is busy: all connections to it are in use")
             case RedisTimeout() | TimeoutError():
                 return StoreFailed(self.name, "timeout", "has not answered in time")
             case ResponseError():
                 return StoreFailed(self.name, "refused", f"refused the command: {error}")
+            case ValueError():
+                return StoreFailed(
+                    self.name, "protocol", "answered what Redis does not; does the URL name one?"
+                )
         return StoreFailed(self.name, "unreachable", "cannot be reached")
+
+
+def _replies(values: object, n: int) -> list[bytes | None]:
+    """What an MGET of ``n`` keys answered. Raises ValueError where it cannot be that."""
+    if not isinstance(values, list) or len(values) != n or not set(map(type, values)) <= {bytes, NoneType}:
+        raise ValueError("redis: the answer is not a string a key")
+    return values
 
 
 def _row(value: bytes) -> Row | None:
@@ -221,12 +267,9 @@ async def _next(subscription: PubSub) -> Mapping[str, Any]:
     return message
 
 
-def _tell(message: Mapping[str, Any], changed: Changed) -> None:
-    if message["type"] == "subscribe":  # only now is nothing missed any more
+def _tell(notice: bytes, changed: Changed) -> None:
+    try:
+        changed([tuple(key) for key in ormsgpack.unpackb(notice)])
+    except (ValueError, TypeError):
+        _log.warning("redis: a notice of changes cannot be read; every row is asked for again")
         changed(None)
-    elif message["type"] == "message":
-        try:
-            changed([tuple(key) for key in ormsgpack.unpackb(message["data"])])
-        except (ValueError, TypeError):
-            _log.warning("redis: a notice of changes cannot be read; every row is asked for again")
-            changed(None)

@@ -20,6 +20,9 @@ RowKey = tuple[str, ...]
 Changed = Callable[[Collection[RowKey] | None], None]
 """Told of the keys whose rows have changed; of None where any may have."""
 
+Hears = Callable[[bool], None]
+"""Told whether all that changes from now on is told of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -62,8 +65,15 @@ class FeatureStore(Protocol):
             StoreFailed: the store does not answer; some may have been written.
         """
 
-    async def follow(self, changed: Changed) -> None:
-        """Tell of changes, whoever makes them, until cancelled."""
+    async def now_ms(self) -> int:
+        """The time by the store's own clock, one for all who write, in milliseconds since the epoch.
+
+        Raises:
+            StoreFailed: the store does not answer.
+        """
+
+    async def follow(self, changed: Changed, hears: Hears) -> None:
+        """Tell of changes, whoever makes them, until cancelled; and whether it hears of them."""
 
     async def close(self) -> None:
         """Let go of connections."""

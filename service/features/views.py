@@ -5,8 +5,9 @@ Worked out once for each cached row and version, for many rows at a time; a requ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from service.bundle.columns import (
     Column,
@@ -26,6 +27,8 @@ from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.features.reads import TableReads
 from service.features.store import Row, RowKey
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +74,10 @@ def views(
         }
         unreadable = _unreadable(encoder, path, differing)
         unsound |= unreadable
-        for at in differing.keys() - unreadable:
-            if not _same(differing[at], table.columns.get(name), beside[at], path):
-                adds[at][path] = differing[at]
+        readable = {at: value for at, value in differing.items() if at not in unreadable}
+        same = _same(readable, table.columns.get(name), beside, path)
+        for at in readable.keys() - same:
+            adds[at][path] = readable[at]
     parts = [
         tuple(part_text(adds[at].get(f"{reads.name}.{name}", held[name][at])) for name in reads.parts)
         for at in range(len(keys))
@@ -94,32 +98,41 @@ def part_text(value: Value) -> str | None:
 
 
 def _unreadable(encoder: Encoder, path: str, values: Mapping[int, Value]) -> set[int]:
-    """The positions of values that the version cannot read: tried together first, then each alone."""
+    """The positions of values that the version cannot read."""
+    head, _, name = path.partition(".")
 
-    def fails(some: Sequence[Value]) -> bool:
-        head, _, name = path.partition(".")
-        try:
-            column = column_of(some, path)
-            encoder.check(path, column)
-            if head == "item" and name in encoder.attributes:
-                as_numbers(column, path)
-        except FeatureError:
-            return True
-        return False
+    def read(column: Column) -> None:
+        encoder.check(path, column)
+        if head == "item" and name in encoder.attributes:
+            as_numbers(column, path)
 
-    if not values or not fails(list(values.values())):
-        return set()
-    return {at for at, value in values.items() if fails([value])}
+    return values.keys() - {at for positions, _ in _pieces(values, path, read) for at in positions}
 
 
-def _same(value: Value, column: Column | None, held: Value, path: str) -> bool:
-    """Does a value mean what the column holds, though it is spelt otherwise, as ``"3"`` for ``3.0``?"""
-    if column is None:
-        return value is None
+def _same(values: Mapping[int, Value], kind: Column | None, held: Sequence[Value], path: str) -> set[int]:
+    """The positions of values that mean what a column holds, in another spelling: ``"3"`` for ``3.0``."""
+    if kind is None:
+        return {at for at, value in values.items() if value is None}
+    # One of another kind than the table's is not read so, and readable all the same.
+    pieces = _pieces(values, path, lambda column: _values(_as(kind, column, path)))
+    read = {at: value for piece in pieces for at, value in zip(*piece, strict=True)}
+    return {at for at, value in read.items() if value == held[at]}
+
+
+def _pieces(
+    values: Mapping[int, Value], path: str, read: Callable[[Column], T]
+) -> Iterator[tuple[Sequence[int], T]]:
+    """The positions of values that can be read, and what as: all of them together, or else by halves."""
+    if not values:
+        return
+    positions, half = list(values), len(values) // 2
     try:
-        return _as(column, column_of([value], path), path).at(0) == held
-    except FeatureError:  # of another kind than the table's, and readable all the same
-        return False
+        found = read(column_of(list(values.values()), path))
+    except FeatureError:
+        for part in (positions[:half], positions[half:]) if half else ():
+            yield from _pieces({at: values[at] for at in part}, path, read)
+        return
+    yield positions, found
 
 
 def _as(kind: Column, column: Column, path: str) -> Column:

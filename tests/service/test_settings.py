@@ -33,7 +33,7 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(settings)
 
 
-@pytest.mark.parametrize("url", ["redis://:hush@host:6379/0", "rediss://host", "unix:///run/redis.sock"])
+@pytest.mark.parametrize("url", ["redis://:hush@host:6379/0", "rediss://host", "unix:///run/redis.sock?db=1"])
 def test_the_password_of_redis_is_never_shown(url: str) -> None:
     """It is part of the URL, so none of that is; another process gets it all the same."""
     settings = Settings(redis=SecretStr(url))
@@ -48,7 +48,9 @@ def test_the_password_of_redis_is_never_shown(url: str) -> None:
         {"max_candidates": 0}, {"deadline_ms": float("inf")},
         {"deadline_ms": 5_000, "max_deadline_ms": 1_000}, {"max_candidates": 300, "max_queued_rows": 299},
         {"drain_grace_s": 60}, {"no_such": 1}, {"redis": ""}, {"redis": "localhost:6379"},
-        {"redis": "http://host"}, {"redis": "redis://host:port"}, {"features_timeout_ms": 0},
+        {"redis": "http://host"}, {"redis": "redis://host:port"}, {"redis": "redis://host?socket_timeout=9"},
+        {"redis": "redis://host/0?db=1"}, {"redis": "unix:///x?bogus=1"}, {"redis": "unix:///x?db=0&bogus=1"},
+        {"features_timeout_ms": 0},
     ],
     ids=str,
 )  # fmt: skip

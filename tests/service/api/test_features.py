@@ -1,5 +1,6 @@
 """PUT /v1/features/{table}: who may, what is read, and what follows."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from service.errors import StoreFailed
 from service.features.store import Row, RowKey
-from service.wire import MAX_ROWS
+from service.wire import MAX_ROWS, MAX_TEXT
 from tests.service.toy import Toy, toy
 
 TOKEN = "s3cret"
@@ -70,7 +71,7 @@ async def test_users_have_rows_too(service: Toy) -> None:
     assert (await service.rank(user_id="9", candidates=["1"])).json()["defaults"]["users"] == 0
 
 
-async def test_operators_alone_may(service: Toy, tmp_path: Path) -> None:
+async def test_operators_alone_may(service: Toy) -> None:
     """401 without the token; and nothing has changed."""
     for token in (None, "wrong"):
         assert (await put(service, rows(duration=55), token=token)).status_code == 401
@@ -117,6 +118,7 @@ async def test_no_version_knows_any_table(tmp_path: Path) -> None:
         ({"rows": [{"key": "1", "fields": {"a": {"b": 1}}}]}, "rows[0].fields.a"),
         ({"rows": [{"key": "1", "fields": {"a": [None]}}]}, "rows[0].fields.a"),
         ({"rows": [{"key": "1", "fields": {"a": 2**64}}]}, "rows[0].fields.a"),
+        ({"rows": [{"key": "1", "fields": {"a" * (MAX_TEXT + 1): 1}}]}, "rows[0].fields"),
         ({"rows": [{"key": "1", "fields": {}, "ttl": 5}]}, "rows[0].ttl"),
         ({"rows": [{"key": "1", "fields": {}}] * (MAX_ROWS + 1)}, "rows"),
     ],
@@ -139,6 +141,20 @@ async def test_a_store_that_does_not_answer(service: Toy, monkeypatch: pytest.Mo
     assert "retry-after" in answer.headers
     ready = await service.client.get("/readyz")
     assert (ready.status_code, ready.json()["store"]) == (200, {"name": "memory", "state": "closed"})
+
+
+async def test_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """504 at the longest deadline: whether the rows are written, nobody knows."""
+
+    async def hang(written: dict[RowKey, Row]) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    async with toy(tmp_path, token=TOKEN, deadline_ms=50, max_deadline_ms=50) as service:
+        monkeypatch.setattr(service.serving.features.store, "put", hang)
+        answer = await put(service, rows(duration=55))
+    assert (answer.status_code, answer.json()["error"]["type"]) == (504, "deadline_exceeded")
+    assert "again" in answer.json()["error"]["message"]
 
 
 async def test_what_is_near_is_counted(service: Toy) -> None:

@@ -52,20 +52,13 @@ def same(one: Sequence[Columns], other: Sequence[Columns]) -> bool:
 
 
 def _merged(table: Table, stored: Mapping[tuple[str, ...], Mapping[str, Value]]) -> Table:
-    keys = list(dict.fromkeys([*zip(*table.keys, strict=True), *stored]))
+    rows = dict(table.each())
+    keys = list(dict.fromkeys([*rows, *stored]))
     columns = {
-        name: _like(
-            column, [stored.get(key, {}).get(name, held) for key, held in _beside(column, keys, stored, name)]
-        )
+        name: _like(column, [{**rows.get(key, {}), **stored.get(key, {})}.get(name) for key in keys])
         for name, column in table.columns.items()
     }
     return Table(table.name, [strings(part) for part in zip(*keys, strict=True)], columns)
-
-
-def _beside(
-    column: Column, keys: Sequence[tuple[str, ...]], stored: object, name: str
-) -> list[tuple[tuple[str, ...], Value]]:
-    return [(key, column.at(at) if at < len(column) else None) for at, key in enumerate(keys)]
 
 
 def _like(kind: Column, values: Sequence[Value]) -> Column:

@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from service.bundle.columns import Value
 from service.errors import StoreFailed
 from service.features.memory import MemoryFeatureStore
-from service.features.store import Changed, Row, RowKey, State
+from service.features.redis import RedisOptions
+from service.features.store import Changed, Hears, Row, RowKey, State
+
+PATIENT = RedisOptions(timeout_s=10, connect_timeout_s=10)
+"""For what must not fail, however busy the machine is."""
+NOW_MS = 1_900_000_000_000
 
 
 class HeldStore:
@@ -44,15 +49,20 @@ class HeldStore:
         return found
 
     async def put(self, rows: Mapping[RowKey, Row]) -> int:
-        """Write rows."""
+        """Write rows, once it may go on."""
+        await self.free.wait()
         if self.failing:
             raise StoreFailed(self.name, "timeout", "fails on purpose")
         self.rows |= rows
         return await self.inner.put(rows)
 
-    async def follow(self, changed: Changed) -> None:
+    async def now_ms(self) -> int:
+        """Always the same."""
+        return NOW_MS
+
+    async def follow(self, changed: Changed, hears: Hears) -> None:
         """Tell of what was put."""
-        await self.inner.follow(changed)
+        await self.inner.follow(changed, hears)
 
     async def close(self) -> None:
         """Nothing to let go of."""

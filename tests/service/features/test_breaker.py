@@ -17,19 +17,38 @@ def opened(clock: Clock) -> Breaker:
     """A breaker that three failures opened."""
     breaker = Breaker(failures=3, retry_s=1, clock=clock)
     for _ in range(3):
-        assert breaker.admits()
-        breaker.failed()
+        fail(breaker)
     return breaker
+
+
+def fail(breaker: Breaker) -> None:
+    """A call that goes wrong."""
+    call = breaker.admits()
+    assert call is not None
+    breaker.failed(call)
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
     """A success in between begins the count anew."""
     breaker = Breaker(failures=3, clock=Clock())
-    for went in (breaker.failed, breaker.failed, breaker.succeeded, breaker.failed, breaker.failed):
-        went()
-        assert (breaker.state, breaker.admits()) == ("closed", True)
-    breaker.failed()
-    assert (breaker.state, breaker.admits()) == ("open", False)
+    for well in (False, False, True, False, False):
+        breaker.succeeded() if well else fail(breaker)
+        assert breaker.state == "closed"
+        assert breaker.admits() is not None
+    fail(breaker)
+    assert (breaker.state, breaker.admits()) == ("open", None)
+
+
+def test_calls_that_fail_together_are_one_failure() -> None:
+    """A stall of our own fails all that are under way: it takes as many one after another to open it."""
+    breaker = Breaker(failures=2, clock=Clock())
+    calls = [breaker.admits() for _ in range(6)]
+    for call in calls:
+        assert call is not None
+        breaker.failed(call)
+    together: str = breaker.state
+    fail(breaker)
+    assert (together, breaker.state) == ("closed", "open")
 
 
 def test_an_open_one_lets_one_call_try_now_and_then() -> None:
@@ -38,11 +57,13 @@ def test_an_open_one_lets_one_call_try_now_and_then() -> None:
     breaker = opened(clock)
     for _ in range(3):
         clock.now += 0.9
-        assert not breaker.admits()
+        assert breaker.admits() is None
         clock.now += 0.1
-        assert [breaker.admits() for _ in range(3)] == [True, False, False]
+        call, *others = (breaker.admits() for _ in range(3))
+        assert others == [None, None]
+        assert call is not None
         trying: str = breaker.state
-        breaker.failed()
+        breaker.failed(call)
         assert (trying, breaker.state) == ("half-open", "open")
 
 
@@ -51,10 +72,10 @@ def test_it_closes_when_the_try_succeeds() -> None:
     clock = Clock()
     breaker = opened(clock)
     clock.now += 1
-    assert breaker.admits()
+    assert breaker.admits() is not None
     breaker.succeeded()
-    assert [breaker.admits() for _ in range(5)] == [True] * 5
-    breaker.failed()
+    assert None not in [breaker.admits() for _ in range(5)]
+    fail(breaker)
     assert breaker.state == "closed"
 
 
@@ -64,6 +85,6 @@ def test_a_try_that_never_ends_holds_nothing_up() -> None:
     breaker = opened(clock)
     for _ in range(3):
         clock.now += 1
-        assert breaker.admits()
+        assert breaker.admits() is not None
     breaker.succeeded()
     assert breaker.state == "closed"

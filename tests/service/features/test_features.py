@@ -17,10 +17,10 @@ from service.errors import Forbidden, StoreFailed
 from service.features.features import FeatureOptions, Features
 from service.features.lookup import Brought
 from service.features.memory import MemoryFeatureStore
-from service.features.store import FeatureStore, RowKey
+from service.features.store import FeatureStore, Row, RowKey
 from service.model import Model, ModelOptions
 from service.telemetry import Telemetry
-from tests.service.features.stores import HeldStore
+from tests.service.features.stores import NOW_MS, HeldStore
 from tests.service.features.test_lookup import ENCODER, asked
 from tests.tiny import write_tiny
 
@@ -56,6 +56,14 @@ async def test_what_is_put_holds_at_once() -> None:
             assert written.rows == 2
             known, degraded = await completed(found, asked(["0", "1"]))
             assert (known.inline, degraded) == ({0: {"item.length": length}}, ())
+
+
+async def test_rows_are_of_the_time_that_the_store_says() -> None:
+    """One clock for all who write, or a host whose own is ahead would win over all others."""
+    store = HeldStore()
+    async with features(store) as found:
+        written = await found.put({("item", "0"): {"length": 77}})
+    assert (written.stamp_ms, store.rows["item", "0"]) == (NOW_MS, Row(NOW_MS, {"length": 77}))
 
 
 async def test_an_empty_memory_is_not_asked() -> None:
@@ -130,14 +138,15 @@ async def test_state_is_never_built_of_what_a_request_got(tmp_path: Path) -> Non
             before, _ = await scores()
             await found.put(stored)
             within, _ = await scores()
-            assert (within != before).tolist() == [False, True, False]
+            assert within[1] != pytest.approx(before[1], rel=1e-5)
+            assert within[[0, 2]] == pytest.approx(before[[0, 2]], rel=1e-5)
             store.failing = True
             while_failing, degraded = await scores()
             assert degraded == ("held",)
-            assert while_failing.tolist() == before.tolist()
+            assert while_failing == pytest.approx(before, rel=1e-5)
             store.failing = False
             after, degraded = await scores()
             assert degraded == ()
-            assert after.tolist() == within.tolist()
+            assert after == pytest.approx(within, rel=1e-5)
         await model.drain()
         model.close()

@@ -14,6 +14,8 @@ from service.cli import cli
 from service.errors import InvalidRequest, RankserveError, StoreFailed, UnknownVersion
 from service.features.redis import RedisFeatureStore
 from service.features.store import Row, RowKey
+from tests.resealed import reseal
+from tests.service.features.stores import PATIENT
 from tests.tiny import Tiny, write_tiny
 
 
@@ -25,14 +27,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 def load(*arguments: object) -> Result:
     """A command."""
-    return CliRunner().invoke(cli, ["features", "load", *map(str, arguments)])
+    patient = {"RANKSERVE_REDIS_CONNECT_TIMEOUT_MS": "10000"}
+    return CliRunner().invoke(cli, ["features", "load", *map(str, arguments)], env=patient)
 
 
 def stored(server: RedisServer, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | None]:
     """What Redis holds."""
 
     async def fetch() -> Mapping[RowKey, Row | None]:
-        store = RedisFeatureStore(server.url)
+        store = RedisFeatureStore(server.url, PATIENT)
         try:
             return await store.fetch(keys)
         finally:
@@ -46,11 +49,7 @@ def test_a_version_is_loaded_as_its_tables_are(redis: RedisServer, tiny: Tiny) -
     done = load("v1", "--redis", redis.url, "--models", tiny.folder.parent)
     assert done.exit_code == 0, done.output
     tables = tiny.encoder.tables
-    rows = {
-        (name, *key): {field: column.at(at) for field, column in table.columns.items()}
-        for name, table in tables.items()
-        for at, key in enumerate(zip(*table.keys, strict=True))
-    }
+    rows = {(name, *key): fields for name, table in tables.items() for key, fields in table.each()}
     assert f"loaded {len(rows)} of {len(rows)} rows (author_stats 15, item 200," in done.output
     found = stored(redis, list(rows))
     assert {key: row.fields for key, row in found.items() if row} == rows
@@ -120,3 +119,22 @@ def test_the_variable_names_the_redis(
     monkeypatch.setenv("RANKSERVE_REDIS_PREFIX", "other:")
     assert load("v1", "--models", tiny.folder.parent, "--table", "user").exit_code == 0
     assert stored(redis, [("user", "1")]) == {}
+
+
+def test_a_version_of_the_future_is_refused(redis: RedisServer, tmp_path: Path) -> None:
+    """Its rows would hide what is written until then."""
+    folder = write_tiny(tmp_path, "v1").folder
+    reseal(folder, lambda manifest: manifest.update(created="2999-01-01T00:00:00+00:00"))
+    done = load("v1", "--redis", redis.url, "--models", tmp_path)
+    assert isinstance(done.exception, RankserveError)
+    assert "clock" in str(done.exception)
+    assert stored(redis, [("item", "1")]) == {}
+
+
+def test_the_connection_may_take_as_long_as_the_setting_says(
+    redis: RedisServer, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time that no connection can keep fails."""
+    arguments = ["features", "load", "v1", "--redis", redis.url, "--models", str(tiny.folder.parent)]
+    done = CliRunner().invoke(cli, arguments, env={"RANKSERVE_REDIS_CONNECT_TIMEOUT_MS": "1e-6"})
+    assert isinstance(done.exception, StoreFailed)

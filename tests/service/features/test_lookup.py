@@ -12,7 +12,7 @@ from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
 from service.features.lookup import Brought, Lookup
 from service.features.near import NearCache
-from service.features.store import Row, RowKey
+from service.features.store import RowKey
 from service.telemetry import Telemetry
 from tests.service.features.merged import effective, merged, same
 from tests.service.features.stores import HeldStore
@@ -65,23 +65,39 @@ def requests(draw: st.DrawFn) -> Brought:
     """Known and unknown ids, some with features of their own."""
     ids = draw(st.lists(st.sampled_from(ITEMS), min_size=1, max_size=5))
     own = {name: FIELDS["item"][name] for name in ("author", "length", "clicks_1h")}
-    inline = st.fixed_dictionaries(
-        {}, optional=own | {"user_author.rate": st.just(0.4), "unread": st.just(1)}
-    )
+    own |= {"item.author": FIELDS["item"]["author"], "user_author.rate": st.just(0.4)}
+    cities = {name: FIELDS["user"]["city"] for name in ("city", "user.city")}
+    inline = fields_in_any_order(own | cities | {"unread": st.just(1)})
+    about = cities | {"age": FIELDS["user"]["age"]}
+    tabs = st.sampled_from(["feed", "search", "nowhere"])
     return Brought(
         user_id=draw(st.sampled_from([*USERS, None])),
         user=draw(
-            st.fixed_dictionaries({}, optional={name: FIELDS["user"][name] for name in ("city", "age")})
+            fields_in_any_order(about | {"tab": tabs, "context.tab": tabs, "tab_city.rate": st.just(0.2)})
         ),
-        context={"tab": draw(st.sampled_from(["feed", "search", "nowhere"])), "hour": 20},
+        context={"hour": 20} | draw(fields_in_any_order(about | {"tab": tabs, "context.tab": tabs})),
         item_ids=ids,
         inline={at: fields for at in range(len(ids)) if (fields := draw(inline))},
     )
 
 
+@st.composite
+def fields_in_any_order(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Value]]) -> dict[str, Value]:
+    """Some of the fields, by names that are read there and by others; of two the last holds."""
+    names = draw(st.lists(st.sampled_from(sorted(fields)), unique=True, max_size=4))
+    return {name: draw(fields[name]) for name in names}
+
+
 def lookup(store: HeldStore) -> Lookup:
     """A lookup with an empty cache before the store."""
-    return Lookup(NearCache(store, entries=1_000, ttl_s=60, telemetry=Telemetry()), Telemetry())
+    return Lookup(near_cache(store), Telemetry())
+
+
+def near_cache(store: HeldStore) -> NearCache:
+    """An empty one that hears of changes."""
+    near = NearCache(store, entries=1_000, ttl_s=3_600, telemetry=Telemetry())
+    near.hears(True)
+    return near
 
 
 def asked(
@@ -117,6 +133,31 @@ async def test_the_store_is_as_good_as_the_table(stored: Stored, brought: Brough
         assert found.tolist() == pytest.approx(
             truth.attribute(name, true_rows, brought.inline).tolist(), nan_ok=True
         )
+
+
+@pytest.mark.parametrize(
+    ("user", "context", "city"),
+    [
+        ({}, {"city": "x"}, "Paris"),
+        ({}, {"user.city": "x"}, "x"),
+        ({"city": "x"}, {}, "x"),
+        ({"city": "Paris", "user.city": "x"}, {}, "x"),
+        ({"user.city": "x", "city": "Paris"}, {}, "Paris"),
+        ({"city": "Paris"}, {"user.city": "x"}, "x"),
+        ({"tab": "search", "city": "x"}, {}, "x"),
+    ],
+)
+async def test_a_key_is_made_of_the_names_that_the_encoder_reads(
+    user: Mapping[str, Value], context: Mapping[str, Value], city: str
+) -> None:
+    """A bare name is the user's or the context's alone, a path is anyone's, and of both the last holds."""
+    stored: Stored = {
+        ("user", "1"): {"city": "Paris"},
+        ("tab_city", "feed", "x"): {"rate": 0.3},
+        ("tab_city", "feed", "Paris"): {"rate": 0.7},
+    }
+    known = await completed(HeldStore(stored), Brought("1", user, {"tab": "feed", **context}, ["0"], {}))
+    assert known.context["tab_city.rate"] == stored["tab_city", "feed", city]["rate"]
 
 
 async def test_cold_is_one_round_trip_and_warm_is_none() -> None:
@@ -187,21 +228,6 @@ async def test_a_stored_value_that_cannot_be_read_is_left_out(
     known.encode(ENCODER)
 
 
-async def test_a_store_that_fails_leaves_what_is_near() -> None:
-    """The rows that are near still hold, what is missing is the table's, and the answer is degraded."""
-    store = HeldStore({("item", "0"): {"length": 77}, ("item", "1"): {"length": 88}})
-    finds = lookup(store)
-    await finds.complete(ENCODER, asked(["0"]), 10)
-    store.failing = True
-    known, sound = await finds.complete(ENCODER, asked(["0"]), 10)
-    assert (known.inline, sound) == ({0: {"item.length": 77}}, True)
-    known, sound = await finds.complete(ENCODER, asked(["0", "1"]), 10)
-    assert (known.inline, sound) == ({0: {"item.length": 77}}, False)
-    store.failing = False
-    known, sound = await finds.complete(ENCODER, asked(["0", "1"]), 10)
-    assert (set(known.inline), sound) == ({0, 1}, True)
-
-
 async def test_a_corrupt_row_counts_as_none() -> None:
     """And marks the answer."""
     store = HeldStore({("item", "1"): {"length": 88}})
@@ -219,15 +245,3 @@ async def test_two_versions_share_the_rows_and_not_what_they_make_of_them() -> N
     second, _ = await finds.complete(other, asked(["0"]), 10)
     assert first.inline == second.inline == {0: {"item.clicks_1h": 400, "item.length": 77}}
     assert len(store.fetches) == 1
-
-
-async def test_a_change_reaches_the_next_request() -> None:
-    """What was made of the old row goes with it."""
-    store = HeldStore({("item", "0"): {"length": 77}})
-    near = NearCache(store, entries=100, ttl_s=60, telemetry=Telemetry())
-    finds = Lookup(near, Telemetry())
-    await finds.complete(ENCODER, asked(["0"]), 10)
-    store.rows["item", "0"] = Row(2, {"length": 88})
-    near.drop([("item", "0")])
-    known, _ = await finds.complete(ENCODER, asked(["0"]), 10)
-    assert known.inline == {0: {"item.length": 88}}

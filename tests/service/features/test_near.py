@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.features.near import Entry, NearCache
+from service.features.near import UNHEARD_S, Entry, NearCache
 from service.features.store import Row, RowKey
 from service.telemetry import Telemetry
 from tests.service.features.stores import HeldStore
@@ -30,8 +30,10 @@ def store() -> HeldStore:
 
 @pytest.fixture
 def near(store: HeldStore, clock: Clock) -> NearCache:
-    """A cache of three entries."""
-    return NearCache(store, entries=3, ttl_s=10, telemetry=Telemetry(), clock=clock)
+    """A cache of three entries that hears of changes."""
+    near = NearCache(store, entries=3, ttl_s=10, telemetry=Telemetry(), clock=clock)
+    near.hears(True)
+    return near
 
 
 async def fetched(near: NearCache, *keys: RowKey, within_s: float = LONG_S) -> dict[RowKey, str | None]:
@@ -46,12 +48,12 @@ def named(entry: Entry) -> str | None:
 
 def held(near: NearCache, *keys: RowKey) -> list[RowKey]:
     """The keys whose entries are near."""
-    return [key for key, entry in zip(keys, near.held(keys), strict=True) if entry is not None]
+    return [key for key in keys if near.held(key) is not None]
 
 
 async def test_an_entry_lives_as_long_as_it_may(near: NearCache, store: HeldStore, clock: Clock) -> None:
     """And then no longer; that there is no row is kept as long."""
-    assert near.held([A, None, D]) == [None, None, None]
+    assert held(near, A, D) == []
     assert await fetched(near, A, D) == {A: "a", D: None}
     clock.now += 9.9
     assert held(near, A, B, D) == [A, D]
@@ -60,15 +62,29 @@ async def test_an_entry_lives_as_long_as_it_may(near: NearCache, store: HeldStor
     assert store.fetches == [[A, D]]
 
 
+async def test_while_it_hears_of_no_change_an_entry_is_fresh_for_a_second(
+    near: NearCache, store: HeldStore, clock: Clock
+) -> None:
+    """Then it is asked for again, and known on for its time to live; hearing again begins anew."""
+    await fetched(near, A)
+    clock.now += 5
+    await fetched(near, B)
+    near.hears(False)
+    assert held(near, A, B) == [B]
+    clock.now += UNHEARD_S
+    assert held(near, A, B) == []
+    assert [near.stale(key) is not None for key in (A, B, C)] == [True, True, False]
+    clock.now += 4
+    assert [near.stale(key) is not None for key in (A, B)] == [False, True]
+    near.hears(True)
+    assert (len(near), near.stale(B)) == (0, None)
+
+
 async def test_no_more_entries_than_it_may_hold(near: NearCache) -> None:
-    """The oldest goes, unless it was used since it was the youngest."""
-    for key in (A, B, C):
+    """The oldest goes; one that is fetched again is the youngest."""
+    for key in (A, B, C, A, D):
         await fetched(near, key)
-    assert held(near, A) == [A]
-    await fetched(near, D)
-    assert (len(near), held(near, A, C, D)) == (3, [A, C, D])
-    await fetched(near, B)  # all of them were used: the oldest goes, and not the one that comes
-    assert (len(near), held(near, A, B, C, D)) == (3, [A, B, D])
+    assert (len(near), held(near, A, B, C, D)) == (3, [A, C, D])
 
 
 async def test_more_than_it_holds_is_found_all_the_same(near: NearCache) -> None:
@@ -127,7 +143,9 @@ async def test_a_row_that_changes_while_it_is_fetched_is_not_kept(
     await asyncio.sleep(0)
     store.free.set()
     assert (await before, await after) == ({A: "a"}, {A: "new"})
-    assert [named(entry) for entry in near.held([A]) if entry] == ["new"]
+    entry = near.held(A)
+    assert entry is not None
+    assert named(entry) == "new"
     assert store.fetches == [[A], [A]]
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from benchmarks.redis_server import RedisServer
+from service.errors import StoreFailed
 from service.features.memory import MemoryFeatureStore
 from service.features.redis import RedisFeatureStore
 from service.features.store import FeatureStore, Row, RowKey
+from tests.service.features.stores import PATIENT
 from tests.service.shelf import until
 
 ROW = Row(1, {"length": 3.5, "tags": ["a", "b"], "author": "x", "fans": 7, "new": True, "gone": None})
@@ -34,19 +38,19 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[FeatureStore]:
         yield MemoryFeatureStore()
         return
     server: RedisServer = request.getfixturevalue("redis")
-    found = RedisFeatureStore(server.url)
+    found = RedisFeatureStore(server.url, PATIENT)
     yield found
     await found.close()
 
 
 @asynccontextmanager
-async def following(store: FeatureStore) -> AsyncIterator[list[Collection[RowKey] | None]]:
-    """What a follower has been told since it began to be told all."""
-    told: list[Collection[RowKey] | None] = []
-    task = asyncio.create_task(store.follow(told.append))
+async def following(store: FeatureStore) -> AsyncIterator[list[set[RowKey]]]:
+    """The keys that a follower has been told of since it began to hear."""
+    told: list[set[RowKey]] = []
+    heard: list[bool] = []
+    task = asyncio.create_task(store.follow(lambda keys: told.append(set(keys or ())), heard.append))
     try:
-        await until(lambda: told == [None])
-        told.clear()
+        await until(lambda: heard[:1] == [True])
         yield told
     finally:
         task.cancel()
@@ -84,7 +88,7 @@ def test_any_keys_and_values_come_back(redis: RedisServer, rows: dict[RowKey, di
     """Colons, percent signs, empty parts and all: two keys are never taken for one."""
 
     async def check() -> None:
-        stores: list[FeatureStore] = [MemoryFeatureStore(), RedisFeatureStore(redis.url)]
+        stores: list[FeatureStore] = [MemoryFeatureStore(), RedisFeatureStore(redis.url, PATIENT)]
         for store in stores:
             await store.put({key: Row(9, fields) for key, fields in rows.items()})  # type: ignore[arg-type]
             found = await store.fetch(list(rows))
@@ -95,11 +99,38 @@ def test_any_keys_and_values_come_back(redis: RedisServer, rows: dict[RowKey, di
 
 
 async def test_followers_hear_of_what_was_put(store: FeatureStore) -> None:
-    """The keys, whoever put them; and first that anything may have changed."""
+    """The keys, whoever put them; of rows that were not written nothing."""
+    keys: set[RowKey] = {("item", "1"), ("user_tag", "3", "a:b")}
     async with following(store) as one, following(store) as other:
-        await store.put({("item", "1"): ROW, ("user_tag", "3", "a:b"): ROW})
+        await store.put(dict.fromkeys(keys, Row(2, {})))
+        assert await store.put({("item", "1"): Row(1, {})}) == 0
+        await store.put({("item", "2"): Row(1, {})})
         for told in (one, other):
-            await until(lambda told=told: told)  # type: ignore[misc]
-            assert [set(keys or ()) for keys in told] == [{("item", "1"), ("user_tag", "3", "a:b")}]
-    await store.put({("item", "1"): ROW})
-    assert len(one) == 1
+            await until(lambda told=told: len(told) == 2)  # type: ignore[misc]
+            assert told == [keys, {("item", "2")}]
+    await store.put({("item", "3"): ROW})
+    assert len(one) == 2
+
+
+async def test_the_time_is_the_same_for_all_who_write(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of Redis, whatever the clock of this host says."""
+    store = RedisFeatureStore(redis.url, PATIENT)
+    before = await store.now_ms()
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    async with Redis.from_url(redis.url) as client:
+        seconds, _ = await client.time()
+    assert before // 1_000 <= seconds <= await store.now_ms() // 1_000
+    await store.close()
+
+
+async def test_a_memory_store_is_bounded() -> None:
+    """It takes no rows beyond its most, and says what to do; the ones that it has may change."""
+    store = MemoryFeatureStore(most=2)
+    await store.put({("item", "1"): ROW, ("item", "2"): ROW})
+    with pytest.raises(StoreFailed, match="Redis"):
+        await store.put({("item", "1"): Row(2, {}), ("item", "3"): ROW})
+    assert await store.put({("item", "1"): Row(2, {})}) == 1
+    assert await store.fetch([("item", "3")]) == {}
