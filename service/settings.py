@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     """What every key in Redis begins with; services with features of their own each need another."""
     redis_connect_timeout_ms: float = Field(250, gt=0, allow_inf_nan=False)
     """How long a new connection to Redis may take; no request waits for it longer than the next one says."""
-    features_timeout_ms: float = Field(50, gt=0, allow_inf_nan=False)
+    features_timeout_ms: float = Field(150, gt=0, allow_inf_nan=False)
     """How long a request waits for the feature store, at most half of its deadline; it then does without."""
     features_ttl_s: float = Field(60, gt=0, allow_inf_nan=False)
     """How long a worker keeps a row, and that there is none, unless it hears of a change before."""
