@@ -30,8 +30,6 @@ Found = dict[RowKey, Entry]
 PartKey = tuple[str | None, ...]
 """a key of which a part may be missing, so that there is no row of it"""
 
-MOST_VERSIONS = 8
-"""whose views a cached row keeps"""
 VIEWED_AT_ONCE = 100
 """rows that are made views of before others get their turn: some milliseconds"""
 _SILENT = attrgetter("silent")
@@ -125,7 +123,7 @@ class _Search:
 
     async def _made(self, reads: TableReads, entries: Mapping[Entry, PartKey]) -> Mapping[Entry, View]:
         """What each entry is to the version, made only once, and some at a time."""
-        made = {entry: view for entry in entries if (view := entry.views.get(reads))}
+        made = {entry: view for entry in entries if (view := entry.seen(reads))}
         fresh = [entry for entry in entries if entry not in made]
         for at in range(0, len(fresh), VIEWED_AT_ONCE):
             if at:
@@ -134,9 +132,8 @@ class _Search:
             keys = [cast(RowKey, entries[entry]) for entry in some]
             seen = views(self.encoder, reads, keys, [entry.row for entry in some])
             for entry, view in zip(some, seen, strict=True):
-                if len(entry.views) >= MOST_VERSIONS:
-                    entry.views.clear()
-                entry.views[reads] = made[entry] = view if entry.sound else replace(view, sound=False)
+                made[entry] = view if entry.sound else replace(view, sound=False)
+                entry.see(reads, made[entry])
         return made
 
 

@@ -20,6 +20,8 @@ from service.features.store import FeatureStore, Row, RowKey
 from service.features.views import View
 from service.telemetry import Telemetry
 
+MOST_VERSIONS = 8
+"""whose views a row keeps"""
 UNHEARD_S = 1.0
 """How long an entry is fresh while nothing is heard of changes."""
 
@@ -33,12 +35,29 @@ class Entry:
         sound: was what the store holds a row? If not it counts as none.
         since: when it was asked for, on the cache's clock.
         views: what the row is to each version that has read it. They end with the entry.
+        reads: of the version that has read it last.
+        view: what it is to that one, at hand: a look into `views` costs as much as all the rest.
     """
 
     row: Row | None
     sound: bool
     since: float
     views: dict[TableReads, View] = field(default_factory=dict)
+    reads: TableReads | None = None
+    view: View | None = None
+
+    def seen(self, reads: TableReads) -> View | None:
+        """What the row is to a version; None where it has yet to be made."""
+        if self.reads is not reads and (view := self.views.get(reads)):
+            self.reads, self.view = reads, view
+        return self.view if self.reads is reads else None
+
+    def see(self, reads: TableReads, view: View) -> None:
+        """Keep what the row is to a version."""
+        if len(self.views) >= MOST_VERSIONS:
+            self.views.clear()
+        self.views[reads] = self.view = view
+        self.reads = reads
 
 
 class NearCache:
@@ -75,7 +94,10 @@ class NearCache:
         """What the fresh entries ``[n]`` of some keys are to a version; None where one has yet to be made."""
         oldest, get = self._clock() - self._fresh_s, self._entries.get
         return [
-            entry.views.get(reads) if entry and entry.since > oldest else None for entry in map(get, keys)
+            (entry.view if entry.reads is reads else entry.seen(reads))
+            if entry and entry.since > oldest
+            else None
+            for entry in map(get, keys)
         ]
 
     def held(self, key: tuple[str | None, ...]) -> Entry | None:

@@ -82,7 +82,12 @@ def views(
         tuple(part_text(adds[at].get(f"{reads.name}.{name}", held[name][at])) for name in reads.parts)
         for at in range(len(keys))
     ]
-    return [View(adds[at], parts[at], at not in unsound) for at in range(len(keys))]
+    # Most rows say what the table does: one view for all that are alike stays at hand.
+    alike = {part: View({}, part, True) for part in set(parts)}
+    return [
+        View(adds[at], parts[at], at not in unsound) if adds[at] or at in unsound else alike[parts[at]]
+        for at in range(len(keys))
+    ]
 
 
 def _values(column: Column) -> list[Value]:
