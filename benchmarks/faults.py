@@ -17,11 +17,10 @@ import os
 import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import uvloop
 
-from benchmarks.load import Connection, Pool, message, poisson, report
+from benchmarks.load import Connection, Pool, loaded_service, message, poisson, report
 from benchmarks.machine import describe
 from benchmarks.offline import Offline
 from benchmarks.running import Service, deployed, end_on_sigterm, serving
@@ -36,14 +35,8 @@ NO_WORKER = ("refused", "reset")
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", type=Path, required=True, help="folder of the bundles")
+    parser = loaded_service(__doc__)
     parser.add_argument("--version", required=True, help="the bundle")
-    parser.add_argument("--workers", type=int, default=2, help="of the service [%(default)s]")
-    parser.add_argument("--rate", type=float, default=40, help="requests a second [%(default)s]")
-    parser.add_argument("--candidates", type=int, default=200, help="a request [%(default)s]")
     parser.add_argument("--kills", type=int, default=5, help="of workers [%(default)s]")
     parser.add_argument("--pause", type=float, default=3, help="seconds before each [%(default)s]")
     parser.add_argument(

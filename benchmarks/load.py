@@ -7,11 +7,13 @@ itself was is kept beside. A small client of its own: a general one costs as muc
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,16 @@ class Answer:
     def json(self) -> Any:
         """The body, read."""
         return json.loads(self.body)
+
+
+def loaded_service(about: str | None) -> argparse.ArgumentParser:
+    """The options of whatever puts a service under load."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, help="folder of the bundles")
+    parser.add_argument("--workers", type=int, default=2, help="of the service [%(default)s]")
+    parser.add_argument("--rate", type=float, default=40, help="requests a second [%(default)s]")
+    parser.add_argument("--candidates", type=int, default=200, help="a request [%(default)s]")
+    return parser
 
 
 class Connection:

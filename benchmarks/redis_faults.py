@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
-from benchmarks.load import Outcome, Pool, message, poisson, report
+from benchmarks.load import Outcome, Pool, loaded_service, message, poisson, report
 from benchmarks.machine import describe
 from benchmarks.offline import Offline
 from benchmarks.redis_server import RedisServer, redis_server
@@ -49,14 +49,8 @@ class Events:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", type=Path, required=True, help="folder of the bundles")
+    parser = loaded_service(__doc__)
     parser.add_argument("--version", required=True, help="the bundle")
-    parser.add_argument("--workers", type=int, default=2, help="of the service [%(default)s]")
-    parser.add_argument("--rate", type=float, default=40, help="requests a second [%(default)s]")
-    parser.add_argument("--candidates", type=int, default=200, help="a request [%(default)s]")
     parser.add_argument("--seconds", type=float, default=120, help="in all [%(default)s]")
     parser.add_argument("--frozen", type=float, default=5, help="seconds that Redis is frozen [%(default)s]")
     parser.add_argument("--deadline-ms", type=float, default=1000, help="of every request [%(default)s]")

@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 import psutil
 import uvloop
 
-from benchmarks.load import Outcome, Pool, message, poisson, report
+from benchmarks.load import Outcome, Pool, loaded_service, message, poisson, report
 from benchmarks.machine import describe
 from benchmarks.offline import Offline, Request, Scores, answered
 from benchmarks.running import Service, deployed, end_on_sigterm, serving
@@ -39,14 +38,8 @@ LEVEL_AT = 3
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", type=Path, required=True, help="folder of the bundles")
+    parser = loaded_service(__doc__)
     parser.add_argument("--versions", nargs=2, required=True, help="two bundles of the same tables")
-    parser.add_argument("--workers", type=int, default=2, help="of the service [%(default)s]")
-    parser.add_argument("--rate", type=float, default=40, help="requests a second [%(default)s]")
-    parser.add_argument("--candidates", type=int, default=200, help="a request [%(default)s]")
     parser.add_argument("--seconds", type=float, default=60, help="of each load [%(default)s]")
     parser.add_argument("--swaps", type=int, default=20, help="under that load [%(default)s]")
     parser.add_argument("--memory-swaps", type=int, default=30, help="with memory told [%(default)s]")

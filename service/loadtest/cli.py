@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from service.loadtest.client import Target
 from service.loadtest.errors import LoadTestError
 from service.loadtest.histogram import need
 from service.loadtest.measure import Measure
+from service.loadtest.notes import Judged
 from service.loadtest.plan import Arrivals, Load, Mix, Requests, ids
 from service.loadtest.processes import Generators, Setup
 from service.loadtest.report import Kind, Report
@@ -102,11 +103,7 @@ def loadtest(
             runs = Measure(generators, load, slo, Console(stderr=True)).all(kind, rates)
         told = Report(setup, kind, slo)
         told.show(Console(), runs)
-        if json is not None:
-            json.write_bytes(orjson.dumps(told.json(runs), option=orjson.OPT_INDENT_2))
-        if chart is not None:
-            for file in charts.write(chart, runs, "Latency against offered load", told.about):
-                typer.echo(f"wrote {file}", err=True)
+        _write(told, runs, json, chart)
     raise typer.Exit(0 if told.passed(runs) else FAILED)
 
 
@@ -140,6 +137,15 @@ def _check_places(json: Path | None, chart: Path | None) -> None:
     for option, folder in (("--json", json and json.parent), ("--chart", chart)):
         if folder is not None and not os.access(folder, os.W_OK):
             raise LoadTestError(f"{option}: {folder} is no folder that can be written to")
+
+
+def _write(told: Report, runs: Sequence[Judged], json: Path | None, chart: Path | None) -> None:
+    """What was found, to the places that were checked."""
+    if json is not None:
+        json.write_bytes(orjson.dumps(told.json(runs), option=orjson.OPT_INDENT_2))
+    if chart is not None:
+        for file in charts.write(chart, runs, "Latency against offered load", told.about):
+            typer.echo(f"wrote {file}", err=True)
 
 
 def _kind(find_max: bool, rates: tuple[float, ...] | None) -> Kind:

@@ -117,8 +117,8 @@ async def test_waiting_for_a_connection_is_latency() -> None:
     assert len(stub.connections) == 1
 
 
-async def test_a_wait_that_is_given_up_is_noted() -> None:
-    """A service that hangs, and one connection: the others only ever wait for it."""
+async def run_against_silence(load: Load, bounds: Bounds) -> tuple[Stub, Measured]:
+    """A service that takes requests and answers none of them."""
     never = asyncio.Event()
 
     async def rank(asked: Asked) -> bytes:
@@ -126,9 +126,15 @@ async def test_a_wait_that_is_given_up_is_noted() -> None:
         return b""
 
     async with serving(Stub(rank)) as stub:
-        load = Load(100, 0.1, Arrivals.CONSTANT)
-        found = await run(stub, load, Bounds(1, 100, 0.5))
+        found = await run(stub, load, bounds)
         never.set()
+    return stub, found
+
+
+async def test_a_wait_that_is_given_up_is_noted() -> None:
+    """A service that hangs, and one connection: the others only ever wait for it."""
+    load = Load(100, 0.1, Arrivals.CONSTANT)
+    _, found = await run_against_silence(load, Bounds(1, 100, 0.5))
     assert found.errors == {"timeout": 10}
     assert found.queueing.count == 10
     assert found.queueing.ms(50) >= 300
@@ -151,16 +157,8 @@ async def test_a_request_that_its_generator_turns_to_too_late_is_not_the_service
 
 async def test_what_is_beyond_the_bound_is_not_sent() -> None:
     """Requests on their way are bounded; the others are counted, and the test ends."""
-    never = asyncio.Event()
-
-    async def rank(asked: Asked) -> bytes:
-        await never.wait()
-        return b""
-
-    async with serving(Stub(rank)) as stub:
-        load = Load(100, 0.5, Arrivals.CONSTANT)
-        found = await run(stub, load, Bounds(2, 5, 1.0))
-        never.set()
+    load = Load(100, 0.5, Arrivals.CONSTANT)
+    stub, found = await run_against_silence(load, Bounds(2, 5, 1.0))
     assert found.errors == {"not sent": 45, "timeout": 5}
     assert len(stub.asked) <= 5
     assert found.latency.count == 5  # those given up, with what they waited
