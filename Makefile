@@ -56,7 +56,7 @@ MEASURE = echo "== $(1)"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(1) $(2
 SHARED_BOTTOM := model={name="shared_bottom",embedding_dropout=0.2,bottom_hidden=[192,96],tower_hidden=[32]}
 FIT = test -d $(BENCH)/$(1) || $(BIN)/ranktrain fit configs/synthetic.toml --models $(BENCH) --version $(1) $(2)
 
-bench: setup redis  ## slate quality, parity, swaps, faults and Redis, a quarter of an hour; DATA=dir adds the feature contract on KuaiRand
+bench: setup redis  ## slate quality, parity, swaps, faults and Redis, some twelve minutes; DATA=dir adds the feature contract on KuaiRand
 	@mkdir -p benchmarks/results
 	@$(call FIT,mmoe-1,--seed 1)
 	@$(call FIT,mmoe-2,--seed 2)
