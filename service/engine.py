@@ -18,11 +18,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from service.bundle.encoder import Encoded
 from service.bundle.errors import BundleError
 from service.bundle.graphs import check_arrays, stated_arrays
 from service.bundle.manifest import Manifest, StateArray
-from service.bundle.rows import Columns
+from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import FeatureSchema, Side
 from service.errors import InferenceFailed
 

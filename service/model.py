@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.batcher import Batcher, BatchRun
-from service.bundle.encoder import Encoded, Encoder
+from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import GoldenRequest, Scores, disagreement, read_golden
 from service.bundle.manifest import Manifest
+from service.bundle.rows import Encoded
 from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabularies, table_file
 from service.bundle.store import verify
 from service.engine import Engine, EngineOptions, Inference

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.encoder import Encoded
 from service.bundle.fusion import FusionFormula, GroupLogs, fused, log_sum
+from service.bundle.rows import Encoded
 from service.bundle.schema import Scope
 from service.engine import Inference
 from service.features.features import Features

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import store
-from service.bundle.encoder import Encoded, Encoder
+from service.bundle.encoder import Encoder
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import write_golden
 from service.bundle.manifest import Manifest, StateArray, TaskSpec
+from service.bundle.rows import Encoded
 from service.bundle.schema import FeatureSchema
 from service.bundle.snapshot import VOCABULARY_FILE, table_file, write_table, write_vocabularies
 from tests.tiny_features import tiny_encoder, tiny_requests, tiny_tables, tiny_vocabularies

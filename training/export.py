@@ -18,11 +18,11 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from service.bundle.encoder import Encoded, Encoder
+from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.golden import disagreement, write_golden
 from service.bundle.manifest import TOLERANCE, Manifest, Metrics, graph_inputs
-from service.bundle.rows import Columns
+from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import Side
 from service.bundle.snapshot import (
     VOCABULARY_FILE,

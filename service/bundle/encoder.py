@@ -7,7 +7,6 @@ row, the encoding of what it brings itself, and its crosses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -41,7 +40,7 @@ from service.bundle.given import (
     placed,
 )
 from service.bundle.kinds import Match, Product
-from service.bundle.rows import Columns, Entities, table_rows
+from service.bundle.rows import Columns, Encoded, Entities, table_rows
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Layout, Scope, Side
 from service.bundle.slots import ALL, Slots
 from service.bundle.source import Source
@@ -51,28 +50,6 @@ HELD_SCOPES = {Side.USER: OF_USER, Side.ITEM: (Scope.ITEM, Scope.LIVE)}
 """what is encoded ahead of time with a user, and with an item"""
 
 ID_PATHS = {Side.USER: USER_ID, Side.ITEM: ITEM_ID}
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One request of ``N`` candidates, ready for the engine.
-
-    Attributes:
-        user: ``[1]``.
-        item_row: rows ``[N]`` of the encoder's `items`; 0 is unknown.
-        fresh: item columns ``[K]`` of the candidates that `items` does not hold as they are, or None.
-        fresh_at: positions ``[K]`` of those candidates among the ``N``.
-        cross: ``[N]``.
-    """
-
-    user: Columns
-    item_row: Rows
-    fresh: Columns | None
-    fresh_at: Rows
-    cross: Columns
-
-    def __len__(self) -> int:
-        return len(self.item_row)
 
 
 class Encoder:
@@ -182,7 +159,8 @@ class Encoder:
         changed = items.columns.take(at).differs(self.items.take(item_row[at]))
         fresh_at = at[changed].astype(np.int32)
         fresh = items.columns.take(fresh_at) if len(fresh_at) else None
-        return Encoded(users.columns, item_row, fresh, fresh_at, cross)
+        fresh_id = np.zeros(len(fresh_at), np.int64)
+        return Encoded(users.columns, item_row, fresh, fresh_at, fresh_id, cross)
 
     def log(
         self, user_ids: Strings, item_ids: Strings, given: Mapping[str, Column], *, serving: bool

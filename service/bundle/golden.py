@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.bundle.columns import Value
-from service.bundle.encoder import Encoded, Encoder
+from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.manifest import TOLERANCE
+from service.bundle.rows import Encoded
 from service.bundle.snapshot import read_arrays
 
 REQUESTS_FILE = "golden.json"

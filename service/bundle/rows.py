@@ -71,6 +71,31 @@ class Entities:
         self.keys[rows] = other.keys
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One request of ``N`` candidates, ready for the engine.
+
+    Attributes:
+        user: ``[1]``.
+        item_row: rows ``[N]`` of the encoder's `items`; 0 is unknown.
+        fresh: item columns ``[K]`` of the candidates that `items` does not hold as they are, or None.
+        fresh_at: positions ``[K]`` of those candidates among the ``N``.
+        fresh_id: ``[K]`` what those items are called as they are now, and never again otherwise; 0 where they
+            are so in this request alone.
+        cross: ``[N]``.
+    """
+
+    user: Columns
+    item_row: Rows
+    fresh: Columns | None
+    fresh_at: Rows
+    fresh_id: NDArray[np.int64]
+    cross: Columns
+
+    def __len__(self) -> int:
+        return len(self.item_row)
+
+
 def table_rows(table: Table) -> Iterator[Rows]:
     """All rows of a table, row 0 included, in chunks of so many values that encoding one takes no time.
 

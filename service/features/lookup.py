@@ -17,7 +17,8 @@ from typing import cast
 from weakref import WeakKeyDictionary
 
 from service.bundle.columns import Value
-from service.bundle.encoder import Encoded, Encoder
+from service.bundle.encoder import Encoder
+from service.bundle.rows import Encoded
 from service.bundle.schema import ITEM_ID, USER_ID, Scope
 from service.features.near import Entry, NearCache
 from service.features.reads import TableReads, table_reads

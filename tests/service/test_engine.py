@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.bundle.encoder import Encoded
 from service.bundle.golden import agree
+from service.bundle.rows import Encoded
 from service.engine import FILL_ROWS, Engine, EngineOptions
 from service.errors import InferenceFailed
 from tests.tiny import Tiny, write_tiny
@@ -145,7 +145,9 @@ def test_a_catalogue_of_several_fills_has_no_seam(tmp_path: Path) -> None:
     engine = Engine(tiny.folder, tiny.manifest, copies, CPU)
     for row in (0, FILL_ROWS - 1, FILL_ROWS, 2 * FILL_ROWS - 1, 2 * FILL_ROWS, 2 * FILL_ROWS + 2):
         encoded = request(tiny, str(row % (ITEMS + 1) - 1))
-        there = Encoded(encoded.user, np.array([row], np.int32), None, encoded.fresh_at, encoded.cross)
+        there = Encoded(
+            encoded.user, np.array([row], np.int32), None, encoded.fresh_at, encoded.fresh_id, encoded.cross
+        )
         expected = tiny.predict(encoded)
         for task, scores in engine.run([there])[0].scores.items():
             assert agree(scores, expected[task])
@@ -163,7 +165,9 @@ def test_a_bundle_without_crosses_runs(tmp_path: Path) -> None:
 def test_a_request_that_breaks_the_model_harms_no_other(tiny: Tiny, engine: Engine) -> None:
     """An index that no encoder gives is this request's error, and the next run is as ever."""
     encoded = request(tiny, "1", "2")
-    poison = Encoded(encoded.user, np.array([10**6, 0], np.int32), None, encoded.fresh_at, encoded.cross)
+    poison = Encoded(
+        encoded.user, np.array([10**6, 0], np.int32), None, encoded.fresh_at, encoded.fresh_id, encoded.cross
+    )
     with pytest.raises(InferenceFailed) as caught:
         engine.run([poison])
     assert "out of data bounds" in str(caught.value.__cause__)

@@ -10,10 +10,9 @@ import onnxruntime as ort
 import pytest
 
 from service.batcher import Batcher, BatchRun
-from service.bundle.encoder import Encoded
 from service.bundle.golden import disagreement
 from service.bundle.manifest import TOLERANCE
-from service.bundle.rows import Columns
+from service.bundle.rows import Columns, Encoded
 from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
 from tests.tiny import Tiny, write_tiny

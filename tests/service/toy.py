@@ -24,11 +24,12 @@ from service.batcher import Batcher
 from service.bundle import deployment, store
 from service.bundle.columns import Numbers, Table, strings
 from service.bundle.deployment import DeployedRanker
-from service.bundle.encoder import Encoded, Encoder
+from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.fusion import Factor, FusionFormula, Group
 from service.bundle.kinds import Categorical, Fitted, Numeric, VocabularySpec
 from service.bundle.manifest import Manifest, TaskSpec
+from service.bundle.rows import Encoded
 from service.bundle.schema import FeatureSchema
 from service.bundle.vocabulary import Vocabulary
 from service.engine import Inference

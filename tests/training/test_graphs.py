@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from service.bundle.columns import Value
-from service.bundle.encoder import Encoded
 from service.bundle.golden import agree
 from service.bundle.manifest import TaskSpec, graph_inputs
+from service.bundle.rows import Encoded
 from service.bundle.schema import Side
 from service.engine import Engine, EngineOptions, open_session
 from tests.training.worlds import ITEMS, Exported

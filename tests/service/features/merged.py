@@ -21,8 +21,8 @@ from service.bundle.columns import (
     column_of,
     strings,
 )
-from service.bundle.encoder import Encoded, Encoder
-from service.bundle.rows import Columns
+from service.bundle.encoder import Encoder
+from service.bundle.rows import Columns, Encoded
 from service.features.store import RowKey
 
 
