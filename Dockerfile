@@ -4,6 +4,7 @@
 #   docker build -t rankserve:cuda --build-arg EXTRAS='[cuda]' .   on a GPU: run it with --gpus all
 #   docker build -t ranktrain --target train .
 #
+# It starts a worker for each core that the container may use (docker run --cpus), as far as its memory goes.
 # pip takes torch from where it is told to look: PIP_EXTRA_INDEX_URL as a build argument names an index of CPU builds.
 
 FROM python:3.11-slim AS python

@@ -3,7 +3,8 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench clean redis
+.PHONY: help setup demo test lint format bench quality serving clean redis
+.NOTPARALLEL:
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -50,13 +51,15 @@ format: setup  ## what ruff can put right
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Three bundles of the synthetic world, then every measurement; its output lies in benchmarks/results.
+bench: quality serving  ## every measurement there is: quality, then serving; outputs lie in benchmarks/results
+
+# Three bundles of the synthetic world, then what they are worth.
 BENCH := .bench
 MEASURE = echo "== $(1)"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$(1) $(2) | tee benchmarks/results/$(or $(3),$(1)).txt
 SHARED_BOTTOM := model={name="shared_bottom",embedding_dropout=0.2,bottom_hidden=[192,96],tower_hidden=[32]}
 FIT = test -d $(BENCH)/$(1) || $(BIN)/ranktrain fit configs/synthetic.toml --models $(BENCH) --version $(1) $(2)
 
-bench: setup redis  ## slate quality, parity, swaps, faults and Redis, some twelve minutes; DATA=dir adds the feature contract on KuaiRand
+quality: setup redis  ## slate quality, parity, swaps, faults and Redis, some twelve minutes; DATA=dir adds the feature contract on KuaiRand
 	@mkdir -p benchmarks/results
 	@$(call FIT,mmoe-1,--seed 1)
 	@$(call FIT,mmoe-2,--seed 2)
@@ -69,6 +72,33 @@ bench: setup redis  ## slate quality, parity, swaps, faults and Redis, some twel
 	@set -o pipefail; $(call MEASURE,features,--models $(BENCH) --version mmoe-1)
 	@set -o pipefail; $(call MEASURE,redis_faults,--models $(BENCH) --version mmoe-1)
 	@$(if $(DATA),set -o pipefail; $(call MEASURE,contract,--data '$(DATA)'))
+
+# Peers get environments away from this folder, which they fill from a package index once.
+PEERS := $(or $(TMPDIR),/tmp)/rankserve-peers
+WORLDS := $(BENCH)/serving
+# What is written last says that a workload is whole.
+WORLD = test -f $(WORLDS)/$(1)/wrk/rank-500.lua || { rm -rf $(WORLDS)/$(1); echo "Writing workload $(1)"; \
+  OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serving.workload $(WORLDS)/$(1) $(2); }
+LARGE := items-1m
+KUAIRAND = test -d $(BENCH)/kuairand \
+  || $(BIN)/ranktrain fit configs/kuairand.toml --data '$(DATA)' --models $(BENCH) --version kuairand
+
+serving: setup redis  ## speed, beside bare onnxruntime and other servers, two hours and 12 GB of memory; DATA=dir adds KuaiRand's stages
+	@mkdir -p benchmarks/results
+	@$(call WORLD,mmoe)
+	@$(call WORLD,ple,--arch ple)
+	@$(call WORLD,items-10k,--items 10000 --state float16)
+	@$(call WORLD,$(LARGE),--items 1000000 --state float16)
+	@set -o pipefail; $(call MEASURE,serving.run,$(WORLDS)/mmoe --envs $(PEERS) --poisson --also 'mosec split',serving-mmoe)
+	@set -o pipefail; $(call MEASURE,serving.run,$(WORLDS)/ple --envs $(PEERS) --peers,serving-ple)
+	@set -o pipefail; $(call MEASURE,serving.growth,$(WORLDS)/mmoe,serving-growth)
+	@set -o pipefail; $(call MEASURE,serving.growth,$(WORLDS)/items-10k $(WORLDS)/$(LARGE) --candidates 500,serving-growth-items)
+	@set -o pipefail; $(call MEASURE,serving.memory,$(WORLDS)/$(LARGE),serving-memory)
+	@set -o pipefail; $(call MEASURE,serving.updates,$(WORLDS)/mmoe,serving-updates)
+	@set -o pipefail; $(call MEASURE,serving.swap,$(WORLDS)/$(LARGE),serving-swap)
+	@set -o pipefail; $(call MEASURE,sharing,$(WORLDS)/mmoe)
+	@set -o pipefail; $(call MEASURE,graphs)
+	@$(if $(DATA),$(KUAIRAND); set -o pipefail; $(call MEASURE,serving.stages,--models $(BENCH) --version kuairand,serving-stages))
 
 clean:  ## remove what make made, the .venv too; models stay
 	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

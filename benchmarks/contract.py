@@ -26,10 +26,12 @@ from training.aggregates import with_aggregates
 from training.config import load_config
 from training.datasets import load_log
 from training.examples import encode, model_inputs, split_log
-from training.export import Trained, check_parity, export, flat_arrays
+from training.export import export
+from training.export.parity import check_parity, flat_arrays
 from training.features import fit_features
 from training.fit import fit
 from training.models import build
+from training.trained import Trained
 
 CONFIG = Path(__file__).with_suffix(".toml")
 ROUNDS = 300

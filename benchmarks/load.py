@@ -51,6 +51,7 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self._closes = False
         self.worker: str | None = None
         """that has it, where it was asked for"""
 
@@ -61,8 +62,9 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        """Has the other side closed it?"""
-        return self._reader.at_eof() or self._writer.is_closing() or self._reader.exception() is not None
+        """Has the other side closed it, or said that it does?"""
+        gone = self._reader.at_eof() or self._reader.exception() is not None
+        return self._closes or gone or self._writer.is_closing()
 
     async def ask(self, request: bytes) -> Answer:
         """Send a request and read the answer. ConnectionError where the connection ends before it."""
@@ -73,7 +75,8 @@ class Connection:
             body = await self._reader.readexactly(length)
         except asyncio.IncompleteReadError:
             raise ConnectionResetError("the connection ended before the answer") from None
-        return Answer(int(head.split(None, 2)[1]), b"connection: close" in head, body)
+        self._closes = b"connection: close" in head
+        return Answer(int(head.split(None, 2)[1]), self._closes, body)
 
     async def ask_worker(self) -> str:
         """Ask which worker has this connection; it keeps it."""
@@ -150,7 +153,10 @@ class Pool:
             connection = await self._connect()
             if connection.worker is None:
                 await connection.ask_worker()
-            self._idle.append(connection)
+            if connection.ended:
+                self._drop(connection)
+            else:
+                self._idle.append(connection)
         return Counter(str(connection.worker) for connection in self._open)
 
     async def send(self, number: int, request: bytes, planned: float | None = None) -> Outcome:
@@ -187,11 +193,14 @@ class Pool:
         return None
 
     async def _connect(self) -> Connection:
-        connection = await Connection.open(self._port)
-        self._open.add(connection)
-        if self._greets:
-            await connection.ask_worker()
-        return connection
+        while True:
+            connection = await Connection.open(self._port)
+            self._open.add(connection)
+            if self._greets:
+                await connection.ask_worker()
+            if not connection.ended:
+                return connection
+            self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
         self._open.discard(connection)

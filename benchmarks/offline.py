@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.bundle.columns import Value, column_of, strings
+from service.bundle.columns import Column, Value, column_of, strings
 from service.bundle.encoder import Encoder
 from service.bundle.golden import read_golden
 from service.bundle.manifest import Manifest, graph_inputs
@@ -64,15 +65,18 @@ class Offline:
         self.encoder: Encoder = load_encoder(folder, self.manifest)
         self._folder = folder
 
-    def scores(self, request: Request) -> Scores:
-        """All scores of a request, every feature per row and encoded as an impression's."""
+    def scores(self, request: Request, known: Mapping[str, Column] = MappingProxyType({})) -> Scores:
+        """All scores of a request, every feature per row and encoded as an impression's.
+
+        Columns ``[N]`` that are known, by path, beat the tables.
+        """
         n = len(request.item_ids)
         given = {
             f"context.{name}": column_of([value] * n, f"context.{name}")
             for name, value in request.context.items()
         }
         users, items = strings([request.user_id] * n), strings(request.item_ids)
-        sides = zip(Side, self.encoder.log(users, items, given, serving=True), strict=True)
+        sides = zip(Side, self.encoder.log(users, items, {**given, **known}, serving=True), strict=True)
         arrays: dict[str, NDArray[Any]] = {}
         for side, columns in sides:
             arrays |= {f"{side}_index": columns.index, f"{side}_value": columns.value}

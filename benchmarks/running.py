@@ -23,9 +23,9 @@ from service.bundle.deployment import DeployedRanker, WorkerStatus
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[1]
-START_LIMIT_S = 120.0
+START_LIMIT_S = 300.0
 END_LIMIT_S = 60.0
-ANSWER_LIMIT_S = 150.0
+ANSWER_LIMIT_S = 330.0
 """More than a promotion may take."""
 
 

@@ -16,13 +16,16 @@ from service.api import Serving, errors, health, models, openapi, rank, rankers
 from service.api import features as feature_routes
 from service.api.edge import Edge
 from service.batcher import BatchRun
+from service.budget import Ledger
 from service.bundle import deployment
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
+from service.choice import default_state_mib
 from service.engine import EngineOptions
 from service.errors import NotReady
 from service.features.features import FeatureOptions, Features
 from service.features.memory import MemoryFeatureStore
+from service.machine import memory_bytes
 from service.model import Model, ModelOptions
 from service.promotion import Check
 from service.ranker import Ranker
@@ -79,12 +82,17 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
 
 def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load:
     """Makes models of the bundles in the models folder; they share the engine's one thread."""
-    # The largest run is a full batch, or one request that is larger still: all its items may be new.
-    most = max(settings.max_batch_rows, settings.max_candidates)
     options = ModelOptions(
-        engine=EngineOptions(provider=settings.provider, threads=settings.intra_op_threads, max_fresh=most),
+        engine=EngineOptions(
+            provider=settings.provider,
+            threads=settings.intra_op_threads or 1,
+            max_rows=settings.max_batch_rows,
+        ),
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
+        share_runs=settings.share_runs == "auto",
+        precision=settings.precision,
+        ledger=_ledger(settings),
     )
 
     def observe(run: BatchRun) -> None:
@@ -94,6 +102,12 @@ def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load
         return Model.load(settings.models / version, options, executor, observe)
 
     return load
+
+
+def _ledger(settings: Settings) -> Ledger:
+    mib = default_state_mib(memory_bytes()) if settings.state_mib is None else settings.state_mib
+    workers = settings.workers or 1
+    return Ledger(mib * 2**20, workers, settings.state_dir if workers > 1 else None)
 
 
 def proof(load: Load) -> Check:
@@ -194,6 +208,7 @@ def _measure(serving: Serving, late_s: float) -> None:
     provider = next((resident.model.provider for resident in residents), "none")
     serving.telemetry.serving(serving.registry.status().rankers, provider)
     serving.telemetry.pending(sum(resident.model.batcher.pending_rows for resident in residents))
+    serving.telemetry.state({resident.version: resident.model.state.counts for resident in residents})
     serving.telemetry.store_state(serving.features.store.state)
     problems = [ranker for ranker in serving.registry.rankers().values() if ranker.problem]
     serving.telemetry.not_as_deployed(len(problems))
@@ -207,7 +222,7 @@ def _features(settings: Settings, telemetry: Telemetry) -> Features:
         near_rows=settings.features_near_rows,
     )
     if settings.redis is None:
-        return Features(MemoryFeatureStore(), options, telemetry, shared=settings.workers == 1)
+        return Features(MemoryFeatureStore(), options, telemetry, shared=settings.workers in {None, 1})
     # Imported here: a service without Redis does without its client.
     from service.features.redis import RedisFeatureStore, RedisOptions
 

@@ -1,8 +1,12 @@
 """Entries become batches of rows while the engine is busy.
 
 No timer forms batches: an idle engine takes an entry at once, and what queues while it runs is the next
-batch, cut by rows and by entries, first come first served. All but `_call` happens on the event loop, and
-nothing there waits: `_advance` gives out work, `_finished` hands out its answers and advances again.
+batch, cut by rows and by entries. All but `_call` happens on the event loop, and nothing there waits:
+`_advance` gives out work, `_finished` hands out its answers and advances again.
+
+First come, first served, whatever the size: nobody overtakes, so nobody starves. An entry behind a huge one
+waits for one run of it, which the most rows a caller may send bound; if that is too long for its deadline,
+the learned cost says so when it comes, and it is refused instead of left to expire.
 
 Knows nothing of HTTP, models or features: an entry is opaque, `rows` says how much work it is, `run` does it.
 """
@@ -12,12 +16,12 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Generic, TypeVar
 
+from service.cost import Cost
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 
 E = TypeVar("E")
@@ -25,7 +29,6 @@ R = TypeVar("R")
 Outcome = tuple[list[R] | Exception, float]  # results or why there are none; seconds
 
 logger = logging.getLogger(__name__)
-_MEMORY = 0.9  # of the mean of seconds a row: what a run's weight shrinks to with every later run
 _UNMEASURED_S = 1.0  # when to come back, as long as no run has been timed
 
 
@@ -46,8 +49,8 @@ class _Waiting(Generic[E, R]):
 
     entry: E
     rows: int
-    deadline: float
-    since: float
+    deadline: float  # on the loop's clock
+    since: float  # on the batcher's, which is finer
     future: asyncio.Future[R]
     timer: asyncio.TimerHandle | None = None
 
@@ -79,24 +82,27 @@ class Batcher(Generic[E, R]):
         max_entries: int,
         max_queued_rows: int,
         observe: Callable[[BatchRun], None] | None = None,
+        cost: Cost | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`run` gives a result an entry, in order; it is called in `executor`, which stays the caller's.
 
         A batch has at most `max_entries` entries and `max_rows` rows; an entry of more rows runs alone.
-        `observe` is told of every run.
+        `observe` is told of every run. `cost` is what is known of a run's before the first one.
         """
         if min(max_rows, max_entries, max_queued_rows) < 1:
             raise ValueError("max_rows, max_entries and max_queued_rows must be at least 1")
         self._run, self._rows, self._executor, self._observe = run, rows, executor, observe
         self._max_rows, self._max_entries, self._max_queued_rows = max_rows, max_entries, max_queued_rows
         self._queue: OrderedDict[_Waiting[E, R], None] = OrderedDict()
-        self._queued_rows = 0
+        self._queued_rows = self._queued_shares = 0
         self._halves: list[list[_Waiting[E, R]]] = []  # of a batch that failed, the next to run last
         self._running: list[_Waiting[E, R]] = []
+        self._began = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusing = False
-        self._timed_rows = self._timed_s = 0.0
+        self._cost, self._clock = cost or Cost(), clock
 
     @property
     def pending_entries(self) -> int:
@@ -105,14 +111,14 @@ class Batcher(Generic[E, R]):
 
     @property
     def pending_rows(self) -> int:
-        """Rows that wait for the engine: what admission goes by."""
+        """Rows that wait for the engine."""
         return self._queued_rows
 
     async def submit(self, entry: E, deadline: float) -> R:
         """The entry's own result, or the error that `run` raised for it alone.
 
         `deadline` is a time of the loop's clock by which the entry must have begun to run: DeadlineExceeded
-        where it has not, Overloaded where no more rows may wait, NotReady after `drain` or `close`.
+        where it has not, and whatever `admit` says.
         """
         waiting = self._enqueue(entry, deadline)
         self._advance()
@@ -121,15 +127,24 @@ class Batcher(Generic[E, R]):
         finally:
             self._leave(waiting)  # cancelled, expired or closed: its rows are free
 
-    def admit(self, rows: int) -> None:
-        """Raise NotReady or Overloaded where `submit` would, for an entry of so many rows.
+    def admit(self, rows: int, deadline: float) -> None:
+        """Raise NotReady, DeadlineExceeded or Overloaded where `submit` would, for an entry of so many rows.
 
-        To be asked before an entry is made, so that one that is refused costs nothing.
+        To be asked before an entry is made, so that one that is refused costs nothing. Overloaded where no
+        more rows may wait, and where the entry would not be done by its deadline, by the cost of what runs,
+        of what waits and of its own. An idle engine takes any: a wrong cost mends itself by that.
         """
         if self._refusing:
             raise NotReady("the model takes no more requests; send it again")
-        if self._running and self._queued_rows + rows > self._max_queued_rows:
-            raise Overloaded(self._retry_after_s())
+        if not (left := deadline - asyncio.get_running_loop().time()) > 0:  # not a number is no deadline
+            raise DeadlineExceeded
+        if not self._running:
+            return
+        ahead = self._ahead_s()
+        if self._queued_rows + rows > self._max_queued_rows:
+            raise Overloaded(ahead if self._cost.known else _UNMEASURED_S)
+        if self._cost.known and (late := ahead + self._cost.of(rows) - left) > 0:
+            raise Overloaded(late, "what is ahead would take until after the deadline; raise deadline_ms, or")
 
     async def drain(self) -> None:
         """Refuse new entries; return when the others have their answers and the engine is idle."""
@@ -147,14 +162,13 @@ class Batcher(Generic[E, R]):
         loop, rows = asyncio.get_running_loop(), self._rows(entry)
         if not rows >= 1:
             raise ValueError(f"rows(entry) must be at least 1, got {rows}")
-        if not deadline > (now := loop.time()):  # not a number is no deadline either
-            raise DeadlineExceeded
-        self.admit(rows)
-        waiting: _Waiting[E, R] = _Waiting(entry, rows, deadline, now, loop.create_future())
+        self.admit(rows, deadline)
+        waiting: _Waiting[E, R] = _Waiting(entry, rows, deadline, self._clock(), loop.create_future())
         if self._running:
             waiting.timer = loop.call_at(deadline, waiting.fail, DeadlineExceeded())
         self._queue[waiting] = None
         self._queued_rows += rows
+        self._queued_shares += self._share(rows)
         return waiting
 
     def _leave(self, waiting: _Waiting[E, R]) -> None:
@@ -162,6 +176,7 @@ class Batcher(Generic[E, R]):
         if waiting in self._queue:
             del self._queue[waiting]
             self._queued_rows -= waiting.rows
+            self._queued_shares -= self._share(waiting.rows)
         if waiting.timer is not None:
             waiting.timer.cancel()
 
@@ -187,30 +202,31 @@ class Batcher(Generic[E, R]):
         loop = asyncio.get_running_loop()
         while not self._running and (batch := self._take(loop.time())):
             try:
-                call = loop.run_in_executor(self._executor, self._call, [waiting.entry for waiting in batch])
+                call = self._executor.submit(self._call, [waiting.entry for waiting in batch])
             except Exception as error:  # the executor is shut down, or has no thread to give
                 for waiting in batch:
                     waiting.fail(error)
             else:
-                self._running = batch
+                self._running, self._began = batch, self._clock()
                 self._idle.clear()
-                call.add_done_callback(partial(self._finished, loop.time()))
+                # Not by run_in_executor: a future of asyncio's costs the loop another turn.
+                call.add_done_callback(lambda call: loop.call_soon_threadsafe(self._finished, call))
         if not self._running:
             self._idle.set()
 
-    def _finished(self, started: float, call: asyncio.Future[Outcome[R]]) -> None:
+    def _finished(self, call: Future[Outcome[R]]) -> None:
         """Hand out what a run gave; a batch that failed is halved until the guilty entry is alone."""
-        batch, self._running = self._running, []
+        batch, began, self._running = self._running, self._began, []
         try:
             outcome, run_s = call.result()
-        except (Exception, asyncio.CancelledError) as error:  # it never ran: the executor was shut down
+        except Exception as error:  # it never ran: the executor was shut down
             outcome, run_s = RuntimeError(f"the executor gave up the run: {error!r}"), 0.0
-        rows = sum(waiting.rows for waiting in batch)
+        rows = _rows(batch)
         if isinstance(outcome, list):
             for waiting, result in zip(batch, outcome, strict=True):
                 waiting.answer(result)
-            self._timed_rows = _MEMORY * self._timed_rows + rows
-            self._timed_s = _MEMORY * self._timed_s + run_s
+            # All that others waited for, the way to the thread and back included.
+            self._cost = self._cost.after(rows, self._clock() - began)
         elif len(batch) == 1:
             batch[0].fail(outcome)
         else:
@@ -218,18 +234,22 @@ class Batcher(Generic[E, R]):
             self._halves += [batch[middle:], batch[:middle]]
         self._advance()
         if self._observe is not None:
-            queue_s = started - min(waiting.since for waiting in batch)
+            queue_s = began - min(waiting.since for waiting in batch)
             try:
                 self._observe(BatchRun(len(batch), rows, queue_s, run_s, isinstance(outcome, Exception)))
             except Exception:
                 logger.exception("observe failed; the batcher goes on")
 
-    def _retry_after_s(self) -> float:
-        """When what waits and runs now is likely to be done, in seconds."""
-        if not self._timed_rows:
-            return _UNMEASURED_S
-        ahead = self._queued_rows + sum(waiting.rows for waiting in self._running)
-        return ahead * self._timed_s / self._timed_rows
+    def _share(self, rows: int) -> int:
+        """What an entry uses up of the `max_rows * max_entries` shares of a run: rows of it, or an entry."""
+        return max(self._max_rows, self._max_entries * min(rows, self._max_rows))
+
+    def _ahead_s(self) -> float:
+        """Seconds until all that runs and waits now is likely to be done."""
+        of, whole = self._cost.of, self._max_entries * self._max_rows
+        running = of(_rows(self._running)) - (self._clock() - self._began)
+        halves = sum(of(_rows(half)) for half in self._halves)
+        return max(0.0, running) + halves + of(self._queued_rows, self._queued_shares / whole)
 
     def _call(self, entries: list[E]) -> Outcome[R]:
         """One run, in the executor's thread. An error is a value here, so that none can get lost."""
@@ -246,3 +266,7 @@ class Batcher(Generic[E, R]):
         except BaseException as error:  # SystemExit and its like would end the loop
             outcome = RuntimeError(f"run raised {error!r}")
         return outcome, time.perf_counter() - started
+
+
+def _rows(batch: Sequence[_Waiting[E, R]]) -> int:
+    return sum(waiting.rows for waiting in batch)

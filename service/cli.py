@@ -22,8 +22,10 @@ from rich.table import Table
 from service import cli_features, logs, promotion
 from service.bundle.errors import BundleError, FusionError
 from service.bundle.fusion import FusionFormula
+from service.choice import choose
 from service.errors import NotFollowed, RankserveError, SwapRefused
 from service.loadtest.cli import loadtest
+from service.machine import Machine
 from service.options import Models, option
 from service.options import settings as configured
 from service.promotion import Promoted
@@ -32,6 +34,8 @@ from service.supervisor import Supervisor, inherited, listen
 from service.telemetry import Telemetry, forget_worker
 from service.versions import Versions
 from service.worker import run_worker
+
+logger = logging.getLogger(__name__)
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bundles = typer.Typer(no_args_is_help=True, help="Look at the bundles in the models folder.")
@@ -44,6 +48,9 @@ cli.add_typer(features, name="features")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Version = Annotated[str, typer.Argument(help="Name of the bundle's folder.")]
+PROOF_MIB = 64
+"""of items' state, to prove a version with"""
+
 RankerName = Annotated[str, typer.Option("--ranker", help="The ranker; one of a new name is made.")]
 
 
@@ -76,10 +83,11 @@ def serve(
         sock = listen(settings.host, settings.port)
     except OSError as error:
         raise RankserveError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    settings, workers = _chosen(settings)
     supervisor = Supervisor(
         [sys.executable, "-m", "service.cli", "worker"],
         sock,
-        workers=settings.workers,
+        workers=workers,
         environment=settings.environment(),
         drain_limit_s=settings.drain_limit_s,
         on_death=forget_worker,
@@ -97,7 +105,15 @@ def worker() -> None:
     settings = Settings()
     logs.configure(settings.log_level)
     app = create_app(settings)
-    run_worker(app, place.sock, drain_grace_s=settings.drain_grace_s, on_drain=app.state.serving.drain)
+    run_worker(
+        app,
+        place.sock,
+        tally=place.tally,
+        index=place.index,
+        drain_grace_s=settings.drain_grace_s,
+        on_drain=app.state.serving.drain,
+        on_connections=app.state.serving.telemetry.connections,
+    )
     if app.state.serving.registry.loading:
         # All requests are answered. The interpreter's own end would meet a thread within onnxruntime.
         logging.shutdown()
@@ -199,6 +215,18 @@ def main() -> None:
         sys.exit(f"rankserve: {error}")
 
 
+def _chosen(settings: Settings) -> tuple[Settings, int]:
+    """The settings with nothing left open, and how many workers that makes; says what was chosen, and why."""
+    choice = choose(settings, Machine.here())
+    for line in choice.lines:
+        # To a person as it is; where the standard error is kept as a log, as a line of that.
+        if sys.stderr.isatty():
+            typer.echo(line, err=True)
+        else:
+            logger.info(line)
+    return choice.settings, choice.workers
+
+
 def _need_folder(settings: Settings) -> None:
     if not settings.models.is_dir():
         raise BundleError(f"there is no folder {settings.models}; name the models folder with --models")
@@ -210,9 +238,11 @@ def _check(settings: Settings) -> promotion.Check:
     def check(version: str, formula: FusionFormula | None) -> None:
         from service.app import loader, proof
 
+        # Its scores prove a version, whose whole catalogue would take as long as in a worker.
+        small = settings.model_copy(update={"state_mib": PROOF_MIB})
         with ThreadPoolExecutor(1) as executor:
             try:
-                proof(loader(settings, executor, Telemetry()))(version, formula)
+                proof(loader(small, executor, Telemetry()))(version, formula)
             except (BundleError, FusionError):
                 raise
             except Exception as error:  # the process's edge: a bundle that breaks its runtime is not sound

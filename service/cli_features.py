@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -42,6 +42,41 @@ Source = Annotated[
 Only = Annotated[list[str] | None, typer.Option("--table", help="This table alone; may be given again.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Of a version's own tables: whose they are, when it was made, and how many rows they have."""
+
+    version: str
+    stamp_ms: int
+    rows: int
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What became of rows.
+
+    Attributes:
+        tables: how many there were, by table.
+        written: how many were written; where there was a later one, it stays.
+        repeated: how many had a key that came before.
+    """
+
+    tables: Counter[str] = field(default_factory=Counter)
+    written: int = 0
+    repeated: int = 0
+
+    def told(self, seconds: float) -> str:
+        """All of it in a line."""
+        total = self.tables.total()
+        tables = ", ".join(f"{name} {count:,}" for name, count in sorted(self.tables.items()))
+        parts = [f"loaded {self.written:,} of {total:,} rows ({tables}) in {seconds:.1f} s"]
+        if kept := total - self.written:
+            parts.append(f"{kept:,} stay as they were, written later than these")
+        if self.repeated:
+            parts.append(f"{self.repeated:,} have a key that came before: of these the last one holds")
+        return "; ".join(parts)
+
+
 class Line(FeatureRow):
     """A line of a file."""
 
@@ -59,7 +94,8 @@ def load(
 ) -> None:
     """Write features to Redis, each row whole. Services that read them follow within a second.
 
-    Rows of a version are as old as the version: what was written since stays. Rows of a file are of now.
+    Rows of a file are of now, and beat the tables of every version. Rows of a version are as old as the
+    version, what was written since stays; they carry its name, and no other version reads them.
     """
     configured = settings(redis=redis, models=models)
     if configured.redis is None:
@@ -68,51 +104,69 @@ def load(
     if path.suffix == ".jsonl":
         with _opened(path) as lines:
             read = _of_lines(path.name, lines)
-            rows = read if table is None else (row for row in read if row[0][0] in table)
-            _write(configured, rows, None, None)
+            loaded = _write(configured, (row for row in read if table is None or row[0][0] in table))
+        if strange := set(table or ()) - loaded.tables.keys():
+            raise RankserveError(f"{path.name} has no row of --table {', '.join(sorted(strange))}")
+        if not loaded.tables:
+            raise RankserveError(f"{path.name} has no row to load; a line of it is one")
         return
     folder = Versions(configured.models).folder(source)
     manifest = verify(folder)
-    names = [name for name in ("user", "item", *manifest.features.tables) if table is None or name in table]
-    tables = [read_table(folder / table_file(name), name) for name in names]
+    there = ("user", "item", *manifest.features.tables)
+    if strange := set(table or ()) - set(there):
+        raise RankserveError(
+            f"{source} has no --table {', '.join(sorted(strange))}; it has {', '.join(there)}"
+        )
+    tables = [read_table(folder / table_file(name), name) for name in there if table is None or name in table]
     rows = (((known.name, *key), fields) for known in tables for key, fields in known.each())
     stamp_ms = int(datetime.fromisoformat(manifest.created).timestamp() * 1e3)
-    _write(configured, rows, stamp_ms, sum(map(len, tables)))
+    _write(configured, rows, Own(manifest.version, stamp_ms, sum(map(len, tables))))
 
 
-def _write(configured: Settings, rows: Rows, stamp_ms: int | None, total: int | None) -> None:
-    """Write rows of some time, or of now, in batches, and say how many of which table."""
-    seen: Counter[str] = Counter()
-
-    async def write(told: Callable[[int], None]) -> int:
-        store, written = _store(configured), 0
-        try:
-            now_ms = await store.now_ms()
-            of_ms = now_ms if stamp_ms is None else stamp_ms
-            if of_ms > now_ms:
-                raise RankserveError(
-                    f"the version is of {(of_ms - now_ms) / 1e3:,.0f} s from now by the clock of Redis, and "
-                    "would hide what is written until then; set the clocks right, or wait"
-                )
-            while batch := list(islice(rows, BATCH)):
-                written += await store.put({key: Row(of_ms, fields) for key, fields in batch})
-                seen.update(key[0] for key, _ in batch)
-                told(len(batch))
-        finally:
-            await store.close()
-        return written
-
+def _write(configured: Settings, rows: Rows, own: Own | None = None) -> Loaded:
+    """Write a version's own rows, or rows of now, and say how many of which table."""
     started = time.perf_counter()
-    with _progress(total) as told:
-        written = asyncio.run(write(told))
-    if not seen:
-        raise RankserveError("there is no row to load; is --table spelt as in the bundle?")
-    tables = ", ".join(f"{name} {count:,}" for name, count in sorted(seen.items()))
-    kept = seen.total() - written
-    typer.echo(
-        f"loaded {written:,} of {seen.total():,} rows ({tables}) in {time.perf_counter() - started:.1f} s"
-        + (f"; {kept:,} stay as they were, written later than these" if kept else "")
-    )
+    with _progress(own.rows if own else None) as told:
+        loaded = asyncio.run(_written(_store(configured), rows, own, told))
+    if loaded.tables:
+        typer.echo(loaded.told(time.perf_counter() - started))
+    return loaded
+
+
+async def _written(store: FeatureStore, rows: Rows, own: Own | None, told: Callable[[int], None]) -> Loaded:
+    """Write rows in batches, in their order."""
+    loaded, keys = Loaded(), set[int]()
+    try:
+        now_ms = await store.now_ms()
+        stamp_ms, version = (own.stamp_ms, own.version) if own else (now_ms, None)
+        if stamp_ms > now_ms:
+            raise RankserveError(
+                f"the version is of {(stamp_ms - now_ms) / 1e3:,.0f} s from now by the clock of Redis, and "
+                "would hide what is written until then; set the clocks right, or wait"
+            )
+        for batch in _batches(rows):
+            loaded.written += await store.put({key: Row(stamp_ms, batch[key], version) for key in batch})
+            loaded.tables.update(key[0] for key in batch)
+            if own is None:  # a table's keys are distinct
+                before = len(keys)
+                keys.update(map(hash, batch))
+                loaded.repeated += len(batch) - (len(keys) - before)
+            told(len(batch))
+    finally:
+        await store.close()
+    return loaded
+
+
+def _batches(rows: Rows) -> Iterator[dict[RowKey, Mapping[str, Value]]]:
+    """Rows to write together: a key that comes again is written again, so that all of them are counted."""
+    batch: dict[RowKey, Mapping[str, Value]] = {}
+    for key, fields in rows:
+        if len(batch) == BATCH or key in batch:
+            yield batch
+            batch = {}
+        batch[key] = fields
+    if batch:
+        yield batch
 
 
 def _store(configured: Settings) -> FeatureStore:

@@ -12,7 +12,7 @@
     ├── TooLarge            more bytes than the service reads
     ├── UnsupportedMedia    a body in a form the service does not read
     ├── InvalidRequest      well-formed, but no request we can answer
-    ├── Overloaded          no room to wait
+    ├── Overloaded          no room to wait, or no time
     ├── NotReady            nothing to serve with, yet or any more
     ├── StoreFailed         the feature store did not do what it was asked to
     ├── DeadlineExceeded    too late to be of use
@@ -107,11 +107,11 @@ class InvalidRequest(RankserveError):
 
 
 class Overloaded(RankserveError):
-    """Admission refused: the rows that wait are as many as the service lets wait."""
+    """Admission refused: no more rows may wait, or the deadline would pass while they do."""
 
-    def __init__(self, retry_after_s: float) -> None:
-        """`retry_after_s`: when the queue is likely to have room, in seconds."""
-        super().__init__(f"too many rows wait already; try again in {retry_after_s:.2g} s")
+    def __init__(self, retry_after_s: float, why: str = "too many rows wait already;") -> None:
+        """`retry_after_s`: when there is likely to be room, in seconds."""
+        super().__init__(f"{why} try again in {retry_after_s:.2g} s")
         self.retry_after_s = retry_after_s
 
 

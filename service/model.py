@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle, islice
+from math import prod
 from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
 
 from service.batcher import Batcher, BatchRun
+from service.budget import Ledger
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
-from service.bundle.golden import GoldenRequest, Scores, disagreement, read_golden
+from service.bundle.golden import GoldenRequest, disagreement, read_golden
+from service.bundle.graphs import RANK_INT8
 from service.bundle.manifest import Manifest
 from service.bundle.rows import Encoded
 from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabularies, table_file
 from service.bundle.store import verify
+from service.cost import Cost
 from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
+from service.precision import PRECISION_ROWS, Chosen, Precision, settle
+from service.sharing import SHAPES, Sharing, choose, measure
+from service.state import StateFigures
 
 WARM_UP_RUNS = 3
 
 DEVICE_REQUESTS = 32
-"""most requests in a run on a device; on a CPU one request a run is fastest"""
+"""most requests in a run on a device; on a CPU it is measured, and at most some small ones"""
+
+FLOAT32, INT8 = Chosen(precision="float32"), Chosen(precision="int8")
+"""without having measured"""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +51,35 @@ class ModelOptions:
         engine: of onnxruntime.
         max_batch_rows: most candidates in a run.
         max_queued_rows: most candidates that wait.
+        share_runs: whether requests may share a run, where that is faster.
+        precision: of `rank.onnx`; ``auto`` takes int8 where the bundle has it and it is faster here.
+        ledger: of the memory of items' state, of all models; without one there is no limit.
     """
 
     engine: EngineOptions = field(default_factory=EngineOptions)
     max_batch_rows: int = 2048
     max_queued_rows: int = 20_000
+    share_runs: bool = True
+    precision: Precision | Literal["auto"] = "auto"
+    ledger: Ledger | None = None
 
 
 class Model:
     """A bundle that serves: manifest, encoder, engine, batcher and the bundle's own formula."""
 
     def __init__(
-        self, manifest: Manifest, encoder: Encoder, engine: Engine, batcher: Batcher[Encoded, Inference]
+        self,
+        manifest: Manifest,
+        encoder: Encoder,
+        engine: Engine,
+        batcher: Batcher[Encoded, Inference],
+        precision: Chosen,
     ) -> None:
         self.manifest = manifest
         self.encoder = encoder
         self.engine = engine
         self.batcher = batcher
+        self.precision = precision
 
     @staticmethod
     def load(
@@ -60,8 +89,6 @@ class Model:
         observe: Callable[[BatchRun], None] | None = None,
     ) -> Model:
         """Load a bundle: checksums, tables, sessions and state, golden scores, warm-up. Blocks; for a thread.
-
-        The golden requests go through the state arrays, so they prove these too.
 
         Args:
             folder: of the bundle.
@@ -77,22 +104,24 @@ class Model:
             encoder = load_encoder(folder, manifest)
             refused.callback(encoder.close)
             _check_own_formula(manifest, encoder)
-            engine = Engine(folder, manifest, encoder.items, options.engine)
+            engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger)
             refused.callback(engine.close)
-            requests, scores = read_golden(folder)
-            _check_golden(requests, scores, manifest, encoder, engine)
-            _warm_up(requests[0], encoder, engine, options.max_batch_rows)
+            requests = _check_golden(folder, manifest, encoder, engine, manifest.tolerance)
+            precision = _choose_precision(folder, manifest, encoder, engine, requests, options.precision)
+            sharing, cost = _warm_up(requests, encoder, engine, options)
             refused.pop_all()
+        _log.info("%s: %s", manifest.version, sharing)
         batcher: Batcher[Encoded, Inference] = Batcher(
             engine.run,
             len,
             executor,
-            max_rows=options.max_batch_rows,
-            max_entries=1 if engine.on_cpu else DEVICE_REQUESTS,
+            max_rows=sharing.rows,
+            max_entries=sharing.requests,
             max_queued_rows=options.max_queued_rows,
             observe=observe,
+            cost=cost,
         )
-        return Model(manifest, encoder, engine, batcher)
+        return Model(manifest, encoder, engine, batcher, precision)
 
     @property
     def version(self) -> str:
@@ -108,6 +137,11 @@ class Model:
     def provider(self) -> str:
         """The execution provider in use, by onnxruntime's name."""
         return self.engine.provider
+
+    @property
+    def state(self) -> StateFigures:
+        """How its items' state is held by now."""
+        return self.engine.state
 
     def check(self, formula: FusionFormula) -> None:
         """Raise FusionError where a formula reads a task or item attribute that this model does not have."""
@@ -145,13 +179,13 @@ def _check_own_formula(manifest: Manifest, encoder: Encoder) -> None:
 
 
 def _check_golden(
-    requests: Sequence[GoldenRequest],
-    expected: Sequence[Scores],
-    manifest: Manifest,
-    encoder: Encoder,
-    engine: Engine,
-) -> None:
-    """Raise BundleError unless every golden request gets its scores again, through encoder and engine."""
+    folder: Path, manifest: Manifest, encoder: Encoder, engine: Engine, tolerance: float
+) -> Sequence[GoldenRequest]:
+    """The golden requests. BundleError unless each gets its scores again, through encoder and engine.
+
+    They go through the state arrays, so they prove these too.
+    """
+    requests, expected = read_golden(folder)
     for at, (request, scores) in enumerate(zip(requests, expected, strict=True)):
         try:
             found = engine.run([request.encode(encoder)])[0].scores
@@ -165,16 +199,88 @@ def _check_golden(
             )
         for task, golden in scores.items():
             apart = disagreement(found[task], golden)
-            if not apart <= manifest.tolerance:
+            if not apart <= tolerance:
                 raise BundleError(
                     f"golden request {at}: {task} is {apart:.1e} apart from its golden scores, "
-                    f"more than {manifest.tolerance:.0e}; these weights are not the ones that were exported"
+                    f"more than {tolerance:.0e}; these weights are not the ones that were exported"
                 )
+    return requests
 
 
-def _warm_up(request: GoldenRequest, encoder: Encoder, engine: Engine, rows: int) -> None:
-    """Run the largest batch a few times, so that no request pays for the memory it needs."""
-    items = (request.item_ids * rows)[:rows]
-    largest = request.model_copy(update={"item_ids": items, "inline": {}}).encode(encoder)
+def _choose_precision(
+    folder: Path,
+    manifest: Manifest,
+    encoder: Encoder,
+    engine: Engine,
+    requests: Sequence[GoldenRequest],
+    wanted: Precision | Literal["auto"],
+) -> Chosen:
+    """What the version is ranked in; the engine does so from now on.
+
+    `rank.int8.onnx` must give the golden scores to its own tolerance wherever it may be used. One that does
+    not, as where products of 8 bits saturate, leaves float32; who asked for it gets BundleError.
+    """
+    there = manifest.int8 is not None and engine.on_cpu
+    if wanted == "float32" or (wanted == "auto" and not there):
+        return FLOAT32
+    if manifest.int8 is None or not engine.on_cpu:
+        lacks = "runs on a device" if manifest.int8 else f"has no {RANK_INT8}"
+        raise BundleError(f"{manifest.version} {lacks}, and precision is int8; set it to auto")
+    graphs: dict[Precision, Any] = {"int8": engine.opened(folder / RANK_INT8)}
+    graphs["float32"] = engine.rank_by(graphs["int8"])
+    try:
+        _check_golden(folder, manifest, encoder, engine, manifest.int8.tolerance)
+    except BundleError as error:
+        if wanted == "int8":
+            raise
+        _log.warning("%s is ranked in float32: by %s, %s", manifest.version, RANK_INT8, error)
+        chosen = FLOAT32
+    else:
+        batch = [_of_rows(requests[0], PRECISION_ROWS).encode(encoder)]
+        chosen = INT8 if wanted == "int8" else _faster(folder, manifest, engine, graphs, batch)
+    engine.rank_by(graphs[chosen.precision])
+    return chosen
+
+
+def _faster(
+    folder: Path,
+    manifest: Manifest,
+    engine: Engine,
+    graphs: Mapping[Precision, Any],
+    measured: Sequence[Encoded],
+) -> Chosen:
+    """The precision that a batch takes less time in."""
+
+    def run(precision: Precision) -> None:
+        engine.rank_by(graphs[precision])
+        engine.run(measured)
+
+    return settle(folder, manifest, {precision: partial(run, precision) for precision in graphs})
+
+
+def _warm_up(
+    requests: Sequence[GoldenRequest], encoder: Encoder, engine: Engine, options: ModelOptions
+) -> tuple[Sharing, Cost]:
+    """Run the largest batch a few times, so that no request pays for the memory it needs; time small ones.
+
+    How many requests are to share a run, and what a run costs as far as that is known before the first one.
+    """
+    cost, rows = Cost(), options.max_batch_rows
+    largest = [_of_rows(requests[0], rows).encode(encoder)]
     for _ in range(WARM_UP_RUNS):
-        engine.run([largest])
+        started = perf_counter()
+        engine.run(largest)
+        cost = cost.after(rows, perf_counter() - started)
+    shapes = [shape for shape in SHAPES if shape == SHAPES[0] or (options.share_runs and prod(shape) <= rows)]
+    alike = {size: _of_rows(requests[0], size).encode(encoder) for _, size in shapes}
+    seconds = measure(lambda count, size: engine.run([alike[size]] * count), shapes)
+    for shape, taken in seconds.items():
+        cost = cost.after(prod(shape), taken)
+    always = options.share_runs and not engine.on_cpu
+    return Sharing(DEVICE_REQUESTS, rows) if always else choose(seconds), cost
+
+
+def _of_rows(request: GoldenRequest, rows: int) -> GoldenRequest:
+    """The request with so many candidates: its own, over and over."""
+    ids = list(islice(cycle(request.item_ids), rows))
+    return request.model_copy(update={"item_ids": ids, "inline": {}})

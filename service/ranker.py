@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from service.bundle.fusion import FusionFormula, GroupLogs, fused, log_sum
 from service.bundle.rows import Encoded
 from service.bundle.schema import Scope
 from service.engine import Inference
+from service.features.brought import Brought
 from service.features.features import Features
-from service.features.lookup import Brought
 from service.model import Model
 from service.registry import Registry
 from service.telemetry import Stopwatch, Telemetry
@@ -67,7 +68,7 @@ class Ranker:
         with self._registry.lease(request.ranker) as model:
             formula = self._formula(request, model)
             brought = _brought(request)
-            model.batcher.admit(len(brought.item_ids))
+            model.batcher.admit(len(brought.item_ids), deadline)
             known, degraded = await self._features.complete(model.encoder, brought, deadline)
             watch.lap("fetch")
             encoded = known.encode(model.encoder)
@@ -124,6 +125,8 @@ def best(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.intp]:
 def _brought(request: RankRequest) -> Brought:
     """The request's ids, and by position the features that came with them."""
     candidates = request.candidates
+    if set(map(type, candidates)) == {str}:
+        return Brought(request.user_id, request.user, request.context, cast(list[str], candidates), {})
     ids = [candidate if isinstance(candidate, str) else candidate.id for candidate in candidates]
     inline = {
         at: candidate.features
@@ -138,7 +141,7 @@ def _attributes(
 ) -> dict[str, NDArray[np.float64]]:
     """The item attributes [N] that a formula reads, by name."""
     rows, inline = encoded.item_row, known.inline
-    return {name: model.encoder.attribute(name, rows, inline) for name in formula.attributes}
+    return {name: model.encoder.attribute(name, rows, inline, known.items) for name in formula.attributes}
 
 
 def _defaults(known: Brought, model: Model, encoded: Encoded) -> dict[str, int]:

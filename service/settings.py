@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.wire import MAX_CANDIDATES
 
 Provider = Literal["auto", "cpu", "cuda"]
+ShareRuns = Literal["auto", "never"]
+Precision = Literal["auto", "float32", "int8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -37,8 +39,9 @@ class Settings(BaseSettings):
     """Address to listen on; 0.0.0.0 for every interface."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    workers: int = Field(1, ge=1, le=256)
-    """Worker processes. Each holds its own copy of every model and keeps one core busy."""
+    workers: int | None = Field(None, ge=1, le=256)
+    """Worker processes, each with its own copy of every model; one for each core, as far as the memory goes,
+    or one for a GPU, where nothing is said."""
     token: SecretStr | None = Field(None, min_length=1)
     """Bearer token of the operators' routes (promote, rollback, features, workers); closed without one."""
 
@@ -57,6 +60,8 @@ class Settings(BaseSettings):
     """Most rows that wait for the engine; beyond them requests get 429 at once."""
     max_batch_rows: int = Field(2_048, ge=1)
     """Most rows in one run of the engine; a request of more rows runs alone."""
+    share_runs: ShareRuns = "auto"
+    """Do small requests that wait share a run? auto measures whether that is faster; never is never."""
 
     redis: SecretStr | None = Field(None, min_length=1)
     """Redis of the features, as redis://host:6379/0; without it they are the bundles' own."""
@@ -73,8 +78,18 @@ class Settings(BaseSettings):
 
     provider: Provider = "auto"
     """What computes; auto takes CUDA where it works and the CPU elsewhere."""
-    intra_op_threads: int = Field(1, ge=1, le=256)
-    """Threads of a worker's engine. More workers are nearly always better than more threads."""
+    precision: Precision = "auto"
+    """Of the deeper layers; auto takes int8 where a bundle has it and it is measured to be faster here."""
+    intra_op_threads: int | None = Field(None, ge=1, le=256)
+    """Threads of a worker's engine; its part of the cores where nothing is said. More workers are nearly
+    always better than more threads."""
+
+    state_mib: int | None = Field(None, ge=1)
+    """Memory of the items' state, of all versions and workers together; a quarter of the machine's where
+    nothing is said. Catalogues that do not fit are computed on demand."""
+    state_dir: Path | None = None
+    """Where workers share the items' state, in a folder of their own; the system's for temporary files where
+    nothing is said."""
 
     drain_grace_s: float = Field(5, ge=0, le=3_600, allow_inf_nan=False)
     """How long a worker that is told to stop goes on to accept, so that load balancers notice first."""

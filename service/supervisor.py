@@ -14,17 +14,21 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from service import tally
+from service.folders import own_folder
+from service.tally import AWAY, Tally
+
 logger = logging.getLogger(__name__)
 
 _INDEX, _LISTEN_FD, _LIFELINE_FD = "RANKSERVE_WORKER_INDEX", "RANKSERVE_LISTEN_FD", "RANKSERVE_LIFELINE_FD"
-_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_TALLY_FD = "RANKSERVE_TALLY_FD"
+_METRICS, _STATE = "PROMETHEUS_MULTIPROC_DIR", "RANKSERVE_STATE_DIR"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLEAN = {
     0,
@@ -47,10 +51,14 @@ class Respawn:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a worker has of its supervisor: its number, from 0, and the socket that all workers share."""
+    """What a worker has of its supervisor: its number, from 0, and what all workers share.
+
+    That is the listening socket, and the tally of their connections.
+    """
 
     index: int
     sock: socket.socket
+    tally: Tally
 
 
 def listen(host: str, port: int, *, backlog: int = 2048) -> socket.socket:
@@ -72,11 +80,12 @@ def address(sock: socket.socket) -> str:
 def inherited() -> Place:
     """In a worker: its place. From here on it dies with its supervisor, however that ends."""
     try:
-        index, listen_fd, lifeline_fd = (int(os.environ[name]) for name in (_INDEX, _LISTEN_FD, _LIFELINE_FD))
+        names = (_INDEX, _LISTEN_FD, _TALLY_FD, _LIFELINE_FD)
+        index, listen_fd, tally_fd, lifeline_fd = (int(os.environ[name]) for name in names)
     except KeyError as missing:
         raise RuntimeError(f"{missing} is not set: a worker is started by `rankserve serve` only") from None
     threading.Thread(target=_die_at_end_of, args=(lifeline_fd,), name="lifeline", daemon=True).start()
-    return Place(index, socket.socket(fileno=listen_fd))
+    return Place(index, socket.socket(fileno=listen_fd), Tally(tally_fd))
 
 
 def _die_at_end_of(lifeline_fd: int) -> None:
@@ -143,17 +152,20 @@ class Supervisor:
         self._tell(number)
 
     def _prepare(self, stack: ExitStack) -> None:
-        """What workers are handed: the socket, the lifeline, and a folder where they share metrics."""
+        """What workers are handed: socket, tally, lifeline, and folders for what they share."""
         lifeline, ours = os.pipe()
         stack.callback(os.close, ours)
         stack.callback(os.close, lifeline)
         stack.callback(self._sock.close)
-        self._inherit = (self._sock.fileno(), lifeline)
-        self._environment |= {_LISTEN_FD: str(self._sock.fileno()), _LIFELINE_FD: str(lifeline)}
+        shared = tally.make(self._count)
+        stack.callback(os.close, shared)
+        self._tally = Tally(shared)
+        inherited = {_LISTEN_FD: self._sock.fileno(), _TALLY_FD: shared, _LIFELINE_FD: lifeline}
+        self._inherit = tuple(inherited.values())
+        self._environment |= {name: str(fd) for name, fd in inherited.items()}
         if self._count > 1:
-            self._environment[_METRICS] = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="rankserve-")
-            )
+            for name, place in ((_METRICS, None), (_STATE, self._environment.get(_STATE))):
+                self._environment[name] = stack.enter_context(own_folder(place))
 
     async def _keep(self, index: int) -> int:
         """A worker, again and again; its last exit code once the supervisor stops."""
@@ -189,6 +201,7 @@ class Supervisor:
             self._tell(self._signal, worker)
         code = await worker.wait()
         del self._alive[index]
+        self._tally[index] = AWAY
         self._bury(worker.pid)
         return code
 

@@ -38,6 +38,7 @@ class Telemetry:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        """Reason: every metric with its name, its words and its buckets, in one place."""
         self._folder = folder
         self._registry = registry = CollectorRegistry()
         if folder is None:
@@ -68,7 +69,14 @@ class Telemetry:
         self._batch_seconds = seconds("rankserve_batch_seconds", "Time of a run.")
         self._queue_seconds = seconds("rankserve_queue_seconds", "Wait of a run's oldest request.")
         self._failed_runs = count("rankserve_failed_runs", "Runs that broke.")
+        self._connections = gauge(
+            "rankserve_connections", "Open connections of a worker.", multiprocess_mode="liveall"
+        )
         self._pending_rows = gauge("rankserve_pending_rows", "Rows that wait for the engine.")
+        self._state_items = _by(
+            count, "rankserve_state_items", "Items of runs by what became of their state.", "found"
+        )
+        self._state_seen: Mapping[str, Mapping[str, int]] = {}
         self._lag = seconds("rankserve_loop_lag_seconds", "How late the event loop wakes.")
         self._loads = _by(count, "rankserve_loads", "Versions loaded, by outcome.", "outcome")
         self._serving = gauge(
@@ -134,16 +142,29 @@ class Telemetry:
             self._store_failures(store, kind).inc(times)
 
     def store_state(self, state: str) -> None:
-        """The breaker before the feature store is in this state now."""
-        self._store_open.set(state != "closed")
+        """The feature store is in this state now: `ok`, `failing` or `unknown`."""
+        self._store_open.set(state == "failing")
 
     def lag(self, seconds: float) -> None:
         """The event loop woke so late."""
         self._lag.observe(seconds)
 
+    def connections(self, count: int) -> None:
+        """This worker has so many open connections now."""
+        self._connections.set(count)
+
     def pending(self, rows: int) -> None:
         """So many rows wait for the engine now."""
         self._pending_rows.set(rows)
+
+    def state(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """By version and what became of items' state, so many items so far; of versions in memory alone."""
+        for version, items in counts.items():
+            seen = self._state_seen.get(version, {})
+            for found, count in items.items():
+                if (more := count - seen.get(found, 0)) > 0:
+                    self._state_items(found).inc(more)
+        self._state_seen = counts
 
     def not_as_deployed(self, rankers: int) -> None:
         """So many rankers do not serve as deployed now."""

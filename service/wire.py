@@ -61,6 +61,8 @@ def _fault(value: object) -> str | None:
             return "an integer beyond 64 bits; send it as a string"
         case str() if len(value) > MAX_TEXT:
             return f"longer than {MAX_TEXT} characters; shorten it"
+        case bytes():  # MessagePack has them
+            return "bytes; send text as a string"
         case list() | dict():
             return "nested too deep; a feature is a single value or a flat list"
     return None

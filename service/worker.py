@@ -5,7 +5,8 @@ connection, while it goes on accepting for a grace, so that load balancers can n
 accepting, takes what the kernel has accepted for it, answers all that it has, and ends. Ctrl-C (SIGINT)
 skips the grace.
 
-uvicorn alone closes idle connections first: a request on its way on one of them would be lost.
+uvicorn alone closes idle connections first: a request on its way on one of them would be lost. It accepts
+whom it can get, too; here a door keeps the workers even (`service.door`).
 Knows nothing of the app but that it is one.
 """
 
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -23,11 +24,14 @@ from typing import Any
 import uvicorn
 
 from service import heap
+from service.door import PATIENCE, Door
+from service.tally import Tally
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
+Welcome = Callable[[socket.socket], Awaitable[None]]
 
 KEEP_ALIVE_S = 75  # longer than the pools of clients and load balancers keep a connection: they close first
 SWITCH_INTERVAL_S = 0.0005
@@ -38,28 +42,43 @@ def run_worker(
     app: App,
     sock: socket.socket,
     *,
+    tally: Tally,
+    index: int,
     drain_grace_s: float,
     on_drain: Callable[[], None],
+    on_connections: Callable[[int], None] | None = None,
     linger_s: float = LINGER_S,
+    patience: int = PATIENCE,
 ) -> None:
     """Serve `app` on the listening `sock` until told to stop, then end in order and return.
 
-    `on_drain` is called once, on the event loop, when the grace of `drain_grace_s` seconds begins. After that
-    an open connection has `linger_s` seconds for a request that is on its way.
+    `tally` has the connections of each worker that shares the socket; this one is its number `index`, and
+    leaves callers to others with `patience` (see `Door`). `on_connections` is told how many connections there
+    are whenever that changes; `on_drain` is called once, on the event loop, when the grace of `drain_grace_s`
+    seconds begins. After that an open connection has `linger_s` seconds for a request that is on its way.
     SystemExit where the app's lifespan fails to start; a worker told to stop before that dies of the signal.
     """
     # A version that loads beside the requests is Python too: the loop must not wait 5 ms each time it wakes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     heap.keep_large_blocks_apart()
-    _Server(app, drain_grace_s, on_drain, linger_s).run([sock])
+    door = partial(Door, sock, tally, index, patience=patience, on_change=on_connections)
+    _Server(app, door, drain_grace_s, on_drain, linger_s).run([])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with an end of its own; a subclass because signals and ticks are methods there."""
+    """uvicorn's server with a door and an end of its own; a subclass because its phases are methods."""
 
-    def __init__(self, app: App, drain_grace_s: float, on_drain: Callable[[], None], linger_s: float) -> None:
+    def __init__(
+        self,
+        app: App,
+        door: Callable[[Welcome], Door],
+        drain_grace_s: float,
+        on_drain: Callable[[], None],
+        linger_s: float,
+    ) -> None:
         self._app, self._drain_grace_s, self._on_drain = app, drain_grace_s, on_drain
         self._linger_s = linger_s
+        self._door = door(self._welcome)
         self._signal: int | None = None
         self._stop_at = math.inf
         config = uvicorn.Config(
@@ -76,12 +95,32 @@ class _Server(uvicorn.Server):
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         super().__init__(config)
+        self.server_state.connections = _Open(self._door.left)  # type: ignore[assignment]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn: let the app's lifespan start, then the callers in."""
+        await super().startup(sockets)
+        self._door.open()
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        protocol: Callable[[], asyncio.Protocol] = partial(  # type: ignore[call-arg]  # as in uvicorn
+            self.config.http_protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        """The app; while draining, every answer closes its connection and so sends its client elsewhere."""
+        """The app; an answer closes its connection where its client is better off elsewhere.
+
+        That is while this worker drains, and when another has room that it had not when the client came.
+        """
 
         async def closing(message: Message) -> None:
-            if self._stop_at < math.inf and message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and (
+                self._stop_at < math.inf or self._door.crowded()
+            ):
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
@@ -104,29 +143,30 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting; leave open connections a moment for what is on its way; let uvicorn do the rest."""
-        listeners = [sock.dup() for sock in sockets or ()]
-        for server in self.servers:
-            server.close()
-        for listener in listeners:
-            await self._accept_rest(listener)
+        await self._door.close()
         last = time.monotonic() + self._linger_s
         while self.server_state.connections and time.monotonic() < last:  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 
-    async def _accept_rest(self, listener: socket.socket) -> None:
-        """Take the connections that the kernel has accepted and no worker has: closing would reset them."""
-        protocol: Callable[[], asyncio.Protocol] = partial(  # type: ignore[call-arg]  # as in uvicorn
-            self.config.http_protocol_class,
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        with listener:
-            listener.setblocking(False)
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:  # none is left
-                    return
-                await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+
+class _Open:
+    """In place of uvicorn's set of open connections: one that tells when a connection leaves it."""
+
+    def __init__(self, on_leave: Callable[[], None]) -> None:
+        self._connections: set[object] = set()
+        self._on_leave = on_leave
+
+    def add(self, connection: object) -> None:
+        self._connections.add(connection)
+
+    def discard(self, connection: object) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._on_leave()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._connections)

@@ -16,7 +16,7 @@ from service.bundle import store
 from service.bundle.encoder import Encoder
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import write_golden
-from service.bundle.manifest import Manifest, StateArray, TaskSpec
+from service.bundle.manifest import TOLERANCE, Manifest, StateArray, TaskSpec
 from service.bundle.rows import Encoded
 from service.bundle.schema import FeatureSchema
 from service.bundle.snapshot import VOCABULARY_FILE, table_file, write_table, write_vocabularies
@@ -69,6 +69,7 @@ def write_tiny(
     leave_out: Collection[str] = (),
     alter: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     golden_error: float = 0.0,
+    half: bool = False,
 ) -> Tiny:
     """Write a bundle.
 
@@ -79,13 +80,14 @@ def write_tiny(
         leave_out: features that this version does without.
         alter: gives what the manifest claims instead of the truth.
         golden_error: how much too high the golden scores are.
+        half: keep the items' state in float16.
     """
     encoder = tiny_encoder(leave_out)
     weights = Weights.draw(encoder.schema, len(TASKS), seed)
-    tiny = Tiny(models / version, _manifest(version, encoder.schema), encoder, weights)
+    tiny = Tiny(models / version, _manifest(version, encoder.schema, half), encoder, weights)
 
     def fill(folder: Path) -> Manifest:
-        write_graphs(folder, encoder.schema, TASKS, weights)
+        write_graphs(folder, encoder.schema, TASKS, weights, half=half)
         write_vocabularies(folder / VOCABULARY_FILE, tiny_vocabularies(tiny_tables()))
         for name, table in encoder.tables.items():
             write_table(folder / table_file(name), table)
@@ -99,18 +101,20 @@ def write_tiny(
     return tiny
 
 
-def _manifest(version: str, features: FeatureSchema) -> Manifest:
+def _manifest(version: str, features: FeatureSchema, half: bool) -> Manifest:
+    widths = {"item_experts": EXPERTS * HIDDEN, "item_gates": len(TASKS) * EXPERTS}
     return Manifest(
         version=version,
         created="2026-01-01T00:00:00Z",
         architecture="mmoe",
         tasks=TASKS,
         features=features,
-        state=(
-            StateArray(name="item_experts", shape=(EXPERTS, 0, HIDDEN), item_axis=1),
-            StateArray(name="item_gates", shape=(0, len(TASKS) * EXPERTS), item_axis=0),
+        state=tuple(
+            StateArray(name=name, dtype="float16" if half else "float32", shape=(0, width), item_axis=0)
+            for name, width in widths.items()
         ),
         user_state=("user_experts", "user_gates"),
         fusion=FUSION,
         files={},
+        tolerance=2e-3 if half else TOLERANCE,
     )

@@ -3,7 +3,7 @@
 The graphs are written out node by node, so that they prove the contract without the trainer. With ``E``
 experts of ``H`` and then ``K`` numbers, ``T`` tasks::
 
-    first  = user + item + cross                      [E, N, H] of experts, [N, T * E] of gates
+    first  = user + item + cross                      [N, E * H] of experts, [N, T * E] of gates
     expert = relu(relu(first) @ deep + bias)          [E, N, K]
     logit  = sum over e of softmax(gate)[t, e] * expert[e] . tower[t] + bias[t]
 """
@@ -98,28 +98,37 @@ def predict(
     return {task.name: score.astype(np.float32) for task, score in zip(tasks, scores, strict=True)}
 
 
-def write_graphs(folder: Path, schema: FeatureSchema, tasks: Sequence[TaskSpec], weights: Weights) -> None:
-    """Write `user.onnx`, `item.onnx`, `rank.onnx`, `flat.onnx`, and the embeddings that they share."""
+def write_graphs(
+    folder: Path, schema: FeatureSchema, tasks: Sequence[TaskSpec], weights: Weights, *, half: bool = False
+) -> None:
+    """Write `user.onnx`, `item.onnx`, `rank.onnx`, `flat.onnx`, and the embeddings that they share.
+
+    `half`: the items' state is float16.
+    """
     (folder / WEIGHTS_FILE).write_bytes(weights.embeddings.tobytes())
     scores: Shapes = {task.name: ["n"] for task in tasks}
-    gates = len(tasks) * EXPERTS
-    for side in (Side.USER, Side.ITEM):
+    widths = {"experts": EXPERTS * HIDDEN, "gates": len(tasks) * EXPERTS}
+    kinds = {Side.USER: TensorProto.FLOAT, Side.ITEM: TensorProto.FLOAT16 if half else TensorProto.FLOAT}
+    for side, kind in kinds.items():
         graph = Graph(schema, weights, [side])
-        shapes: Shapes = {f"{side}_experts": [EXPERTS, "n", HIDDEN], f"{side}_gates": ["n", gates]}
-        graph.write(folder / f"{side}.onnx", shapes, graph.first(side))
+        shapes: Shapes = {f"{side}_{name}": ["n", width] for name, width in widths.items()}
+        state = [graph.op("Cast", part, to=kind) for part in graph.first(side)]
+        graph.write(folder / f"{side}.onnx", shapes, state, kind)
 
     rank = Graph(schema, weights, [Side.CROSS])
     rank.take("item_row", TensorProto.INT32, ["n"])
-    for side, rows in ((Side.USER, "users"), (Side.ITEM, "items")):
-        rank.take(f"{side}_experts", TensorProto.FLOAT, [EXPERTS, rows, HIDDEN])
-        rank.take(f"{side}_gates", TensorProto.FLOAT, [rows, gates])
-    gathered = (
-        rank.op("Gather", "item_experts", "item_row", axis=1),
-        rank.op("Gather", "item_gates", "item_row", axis=0),
+    for side, kind in kinds.items():
+        for name, width in widths.items():
+            rank.take(f"{side}_{name}", kind, [f"{side}s", width])
+    experts, gates = (
+        rank.op("Cast", rank.op("Gather", f"item_{name}", "item_row", axis=0), to=TensorProto.FLOAT)
+        for name in widths
     )
     cross = [rank.first(Side.CROSS)] if graph_inputs(schema, Side.CROSS) else []
     rank.write(
-        folder / "rank.onnx", scores, rank.head([("user_experts", "user_gates"), gathered, *cross], tasks)
+        folder / "rank.onnx",
+        scores,
+        rank.head([("user_experts", "user_gates"), (experts, gates), *cross], tasks),
     )
 
     flat = Graph(schema, weights, list(Side))
@@ -157,13 +166,13 @@ class Graph:
 
     def first(self, side: Side) -> tuple[str, str]:
         """What a side adds to the first layers of experts and gates; the user's part holds the bias."""
-        x = self._numbers(side)
+        x, experts = self._numbers(side), self._weights.experts[side]
+        outermost = experts.transpose(1, 0, 2).reshape(-1, EXPERTS * HIDDEN)
         parts = [
-            self.op("MatMul", x, self.constant(weight))
-            for weight in (self._weights.experts[side], self._weights.gates[side])
+            self.op("MatMul", x, self.constant(weight)) for weight in (outermost, self._weights.gates[side])
         ]
         if side is Side.USER:
-            biases = map(self.constant, self._weights.biases)
+            biases = (self.constant(bias.reshape(-1)) for bias in self._weights.biases)
             parts = [self.op("Add", part, bias) for part, bias in zip(parts, biases, strict=True)]
         return parts[0], parts[1]
 
@@ -173,6 +182,8 @@ class Graph:
         for more_experts, more_gates in parts[1:]:
             experts, gates = self.op("Add", experts, more_experts), self.op("Add", gates, more_gates)
         (deep, deep_bias), (towers, tower_bias) = self._weights.deep, self._weights.towers
+        by_expert = self.op("Reshape", experts, self.constant([-1, EXPERTS, HIDDEN], np.int64))
+        experts = self.op("Transpose", by_expert, perm=[1, 0, 2])
         deeper = self.op("MatMul", self.op("Relu", experts), self.constant(deep))
         deeper = self.op("Relu", self.op("Add", deeper, self.constant(deep_bias)))
         by_task = self.op("Reshape", gates, self.constant([-1, len(tasks), EXPERTS], np.int64))
@@ -183,12 +194,12 @@ class Graph:
         logits = self.op("Add", logits, self.constant(tower_bias))
         return [self._score(task, logits, at) for at, task in enumerate(tasks)]
 
-    def write(self, path: Path, shapes: Shapes, outputs: Sequence[str]) -> None:
+    def write(
+        self, path: Path, shapes: Shapes, outputs: Sequence[str], kind: int = TensorProto.FLOAT
+    ) -> None:
         """Write the graph, its outputs under the names of the shapes."""
         nodes = [helper.make_node("Identity", [o], [name]) for o, name in zip(outputs, shapes, strict=True)]
-        infos = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
-        ]
+        infos = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
         graph = helper.make_graph(
             [*self._nodes, *nodes], path.stem, self._inputs, infos, [*self._constants, self._embeddings()]
         )

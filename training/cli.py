@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,7 @@ def fit(
 ) -> None:
     """Train, evaluate on later days, export and verify one version."""
     console = Console(stderr=True)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     version = version or datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     try:
         if metrics_json is not None and not metrics_json.parent.is_dir():

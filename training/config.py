@@ -1,4 +1,4 @@
-"""One training run as a TOML file: data, features, tasks, model, split, loop and fusion."""
+"""One training run as a TOML file: data, features, tasks, model, split, loop, bundle and fusion."""
 
 from __future__ import annotations
 
@@ -136,6 +136,23 @@ class TrainConfig(Frozen):
     threads: Annotated[int, Field(ge=0)] = 0
 
 
+class ExportConfig(Frozen):
+    """The bundle.
+
+    Attributes:
+        state: of the items, as it is kept in memory. float16 takes half of it; scores are then exact to 2e-3.
+        int8: add `rank.int8.onnx`, which has large weights in int8. A service uses it where it is faster.
+        int8_least_tau: the least Kendall's tau, between the orders of the fused score with and without int8,
+            that the bundle takes it with.
+        int8_least_ndcg: the least NDCG@10 of the order with int8, the gains being the fused scores without.
+    """
+
+    state: Literal["float32", "float16"] = "float32"
+    int8: bool = False
+    int8_least_tau: Annotated[float, Field(ge=0, le=1)] = 0.97
+    int8_least_ndcg: Annotated[float, Field(ge=0, le=1)] = 0.99
+
+
 class TrainingConfig(Frozen):
     """A whole run. Unknown keys are errors."""
 
@@ -147,6 +164,7 @@ class TrainingConfig(Frozen):
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     model: ModelConfig
     train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
     fusion: FusionFormula
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Texts, as_lists, as_numbers, as_texts, strings, text
+from service.bundle.columns import Column, Texts, as_lists, as_numbers, as_texts, strings
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.bundle.features import transformed
@@ -16,6 +16,7 @@ from service.bundle.kinds import Categorical, Embedded, Fitted, Match, Numeric, 
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Scope, Side
 from service.bundle.slots import Slots
 from service.bundle.source import Source
+from service.bundle.spelling import text
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary, Vocabulary
 from training.impressions import Impressions, Log
 

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import onnx
 import torch
@@ -16,6 +17,10 @@ from service.bundle.schema import FeatureSchema, Side
 from training.models import MultiTaskModel
 
 OPSET = 20
+
+StateType = Literal["float32", "float16"]
+DTYPES: Mapping[StateType, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
+"""of the items' state, by name"""
 
 MOST_LOG = 80.0
 """of a score that was learned as a logarithm; float32 ends at e^88"""
@@ -33,13 +38,15 @@ class Scores(nn.Module):
 
     def forward(self, logits: Tensor) -> tuple[Tensor, ...]:
         """One output a task, in order."""
-        rows = logits.unbind(0)
-        return tuple(self._score(task, row) for task, row in zip(self.tasks, rows, strict=True))
+        # One node for all tasks; of a regression's logit the sigmoid is not read.
+        probabilities = logits.sigmoid().unbind(0)
+        return tuple(
+            probability if task.kind == "binary" else self._number(task, logit)
+            for task, logit, probability in zip(self.tasks, logits.unbind(0), probabilities, strict=True)
+        )
 
     @staticmethod
-    def _score(task: TaskSpec, logit: Tensor) -> Tensor:
-        if task.kind == "binary":
-            return logit.sigmoid()
+    def _number(task: TaskSpec, logit: Tensor) -> Tensor:
         # No label lies below log1p(0), and so no score below 0. ONNX has no operator for expm1.
         return logit.clamp(0.0, MOST_LOG).exp() - 1.0 if task.transform == "log1p" else logit
 
@@ -47,16 +54,17 @@ class Scores(nn.Module):
 class SideGraph(nn.Module):
     """`user.onnx` or `item.onnx`: a side's arrays -> what it adds to each first layer."""
 
-    def __init__(self, model: MultiTaskModel, side: Side) -> None:
+    def __init__(self, model: MultiTaskModel, side: Side, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.model = model
         self.side = side
+        self.dtype = dtype
 
     def forward(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """One output a projection, in order."""
         index, value = both(arrays, self.side)
         compute = self.model.user_side if self.side is Side.USER else self.model.item_side
-        return tuple(compute(index, value).values())
+        return tuple(output.to(self.dtype) for output in compute(index, value).values())
 
 
 class RankGraph(nn.Module):
@@ -114,12 +122,12 @@ def user_state(model: MultiTaskModel) -> tuple[str, ...]:
     return tuple(state_name(Side.USER, name) for name in model.projections)
 
 
-def state_arrays(model: MultiTaskModel) -> tuple[StateArray, ...]:
+def state_arrays(model: MultiTaskModel, dtype: StateType = "float32") -> tuple[StateArray, ...]:
     """What `item.onnx` of the model gives, the item axis written as 0."""
     slots = model.item.slots
     one = model.item_side(torch.zeros(1, slots.indices, dtype=torch.int32), torch.zeros(1, slots.values))
     return tuple(
-        StateArray(name=state_name(Side.ITEM, name), shape=(0, *output.shape[1:]), item_axis=0)
+        StateArray(name=state_name(Side.ITEM, name), dtype=dtype, shape=(0, *output.shape[1:]), item_axis=0)
         for name, output in one.items()
     )
 
@@ -129,9 +137,11 @@ def user_graph(model: MultiTaskModel, features: FeatureSchema) -> onnx.ModelProt
     return _side_graph(model, features, Side.USER, rows="R")
 
 
-def item_graph(model: MultiTaskModel, features: FeatureSchema) -> onnx.ModelProto:
-    """`item.onnx`."""
-    return _side_graph(model, features, Side.ITEM, rows="M")
+def item_graph(
+    model: MultiTaskModel, features: FeatureSchema, dtype: StateType = "float32"
+) -> onnx.ModelProto:
+    """`item.onnx`, which gives state of that type."""
+    return _side_graph(model, features, Side.ITEM, rows="M", dtype=DTYPES[dtype])
 
 
 def flat_graph(model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[TaskSpec]) -> onnx.ModelProto:
@@ -141,11 +151,15 @@ def flat_graph(model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[T
     return _export(FlatGraph(model, tasks), arrays, rows, [task.name for task in tasks])
 
 
-def rank_graph(model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[TaskSpec]) -> onnx.ModelProto:
-    """`rank.onnx`."""
+def rank_graph(
+    model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[TaskSpec], dtype: StateType = "float32"
+) -> onnx.ModelProto:
+    """`rank.onnx`, which reads state of that type and computes in float32."""
     cross = example(graph_inputs(features, Side.CROSS))
     state = state_arrays(model)
-    items = {array.name: torch.zeros(2 * TRACE_ROWS, *array.shape[1:]) for array in state}
+    items = {
+        array.name: torch.zeros(2 * TRACE_ROWS, *array.shape[1:], dtype=DTYPES[dtype]) for array in state
+    }
     users = {
         name: torch.zeros(1, *array.shape[1:]) for name, array in zip(user_state(model), state, strict=True)
     }
@@ -159,10 +173,16 @@ def rank_graph(model: MultiTaskModel, features: FeatureSchema, tasks: Sequence[T
     return graph
 
 
-def _side_graph(model: MultiTaskModel, features: FeatureSchema, side: Side, rows: str) -> onnx.ModelProto:
+def _side_graph(
+    model: MultiTaskModel,
+    features: FeatureSchema,
+    side: Side,
+    rows: str,
+    dtype: torch.dtype = torch.float32,
+) -> onnx.ModelProto:
     arrays = example(graph_inputs(features, side))
     outputs = [state_name(side, name) for name in model.projections]
-    return _export(SideGraph(model, side), arrays, dict.fromkeys(arrays, rows), outputs)
+    return _export(SideGraph(model, side, dtype), arrays, dict.fromkeys(arrays, rows), outputs)
 
 
 def example(inputs: Mapping[str, tuple[str, int]]) -> dict[str, Tensor]:
@@ -192,10 +212,10 @@ def _export(
         )
     if program is None:
         raise RuntimeError("the exporter gave no graph")
-    return _bare(program.model_proto)
+    return bare(program.model_proto)
 
 
-def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
+def bare(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without the exporter's notes, which quote the trainer's source and its place; nothing reads them."""
     graph = model.graph
     for part in (

@@ -6,6 +6,7 @@ Knows no dataset and no model. A split by time is `take` with the rows of the wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,6 +87,7 @@ class Log:
             probability per impression under its own name (entire space), and that where another event
             happened under ``<event>_given_<other>``; a regression's mean.
         outcomes: what else the log tells of an impression and is known only after it; no feature may read it.
+        places: where values come from, in words, by path: a column of a file.
 
     Raises:
         ValueError: a column of `truth` has another length than `impressions`.
@@ -95,6 +97,7 @@ class Log:
     tables: Mapping[str, Table]
     truth: Mapping[str, NDArray[np.float64]] | None = None
     outcomes: frozenset[str] = frozenset()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in (self.truth or {}).items():
@@ -103,6 +106,16 @@ class Log:
 
     def __len__(self) -> int:
         return len(self.impressions)
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """What is wrong with a value is told with the place that it comes from."""
+        try:
+            yield
+        except FeatureError as error:
+            if (place := self.places.get(error.field)) is None:
+                raise
+            raise FeatureError(error.field, f"{error.message}, in {place}") from None
 
     def take(self, rows: NDArray[Any]) -> Log:
         """The given impressions (positions, or a mask) with their truth; the tables stay whole."""

@@ -15,18 +15,19 @@ from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
 from service.bundle.manifest import Metrics
-from service.bundle.store import locate, locked
+from service.bundle.store import locate, locked, read_manifest
 from training.aggregates import with_aggregates
 from training.config import TrainingConfig
 from training.datasets import load_log
 from training.evaluate import evaluate, scores_of
 from training.examples import Examples, encode, model_inputs, split_log
-from training.export import Trained, export
+from training.export import export
 from training.features import fit_features
 from training.fit import Epoch, best_of, fit, logits_of
 from training.histories import with_histories
 from training.impressions import Log
 from training.models import MultiTaskModel, build
+from training.trained import Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def train(
         parts = split_log(load_log(config.dataset, data), config.split)
         parts = with_aggregates(parts, config.aggregates, config.features)
         parts = with_histories(parts, config.histories)
-    with console.status("fitting and encoding the features"):
+    with console.status("fitting and encoding the features"), parts["train"].placing():
         encoder = fit_features(config.features, parts["train"])
         _check_formula(config.fusion, encoder, [task.name for task in tasks])
         examples = {name: encode(encoder, log.impressions, tasks) for name, log in parts.items()}
@@ -78,6 +79,8 @@ def train(
     with console.status("exporting and verifying"):
         trained = Trained(model, encoder, config, seed, metrics, parts["validate"].impressions)
         folder = export(trained, models, version)
+    for what, why in read_manifest(folder).left_out.items():
+        console.print(f"the bundle does without {what}: {why}")
     return Made(folder, metrics)
 
 

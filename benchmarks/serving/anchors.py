@@ -15,7 +15,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ PREPARED = 16
 """requests whose tensors are made"""
 WARM_UP = 3
 FILL_ROWS = 256
+GRAPHS = ("flat", "rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +61,24 @@ def main() -> None:
     options = parser.parse_args()
     print(describe())
     for candidates in options.candidates:
-        for anchor in measure(options.out, candidates, options.seconds):
+        bodies = requests_of(options.out, candidates)
+        for anchor in measure(bundle_of(options.out), bodies, options.seconds):
             print(
                 f"{anchor.name:5} {candidates:5} candidates   {anchor.per_s:9,.0f} candidates/s"
                 f" ({anchor.how})   p50 {anchor.p50_ms:6.2f} ms by one thread"
             )
 
 
-def measure(out: Path, candidates: int, seconds: float) -> list[Anchor]:
-    """`flat` and `rank` at so many candidates."""
-    bundle, bodies = bundle_of(out), requests_of(out, candidates)[:PREPARED]
-    manifest = read_manifest(bundle)
-    prepared = {"flat": flat_feeds(bundle, bodies), "rank": _rank_feeds(bundle, manifest, bodies)}
-    return [_measured(name, bundle, manifest, feeds, candidates, seconds) for name, feeds in prepared.items()]
+def measure(
+    bundle: Path, bodies: Sequence[bytes], seconds: float, graphs: Collection[str] = GRAPHS
+) -> list[Anchor]:
+    """Some graphs on requests of as many candidates each."""
+    manifest, bodies = read_manifest(bundle), bodies[:PREPARED]
+    candidates, anchors = len(json.loads(bodies[0])["candidates"]), []
+    for name in graphs:
+        feeds = flat_feeds(bundle, bodies) if name == "flat" else _rank_feeds(bundle, manifest, bodies)
+        anchors.append(_measured(name, bundle, manifest, feeds, candidates, seconds))
+    return anchors
 
 
 def _measured(

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.serving.peers.scorer import FEATURES_FILE
 from service.bundle import deployment
 from service.bundle.golden import agree
+from service.bundle.manifest import TOLERANCE
 from service.bundle.store import read_manifest
 from service.engine import EngineOptions, open_session
 from service.model import load_encoder
@@ -35,21 +37,28 @@ class Expected:
     """[N] by task"""
     scores: NDArray[np.float64]
     """[N]"""
+    tolerance: float = TOLERANCE
+    """of the bundle"""
 
-    def check(self, answer: bytes) -> None:
-        """Raise WrongAnswer where the ids, the order, a score or a task score is another one."""
-        items = json.loads(answer)["items"]
-        given = {item["id"]: item for item in items}
-        if given.keys() != set(self.ids):
-            raise WrongAnswer(f"{len(given)} items, of {len(self.ids)} candidates")
+    def check(self, answer: bytes, limit: int | None = None) -> None:
+        """Raise WrongAnswer where the ids, the order, a score or a task score is another one.
+
+        With a `limit` the answer has so many items, the best ones.
+        """
+        items, best = json.loads(answer)["items"], np.argsort(-self.scores, kind="stable")[:limit]
+        place = {each: at for at, each in enumerate(self.ids)}
+        at = np.array([place.get(item["id"], -1) for item in items])
+        if len(at) != len(best) or len(np.unique(at)) != len(at) or at.min(initial=0) < 0:
+            raise WrongAnswer(f"{len(items)} items, not all different candidates, of {len(best)} to come")
         scores = np.array([item["score"] for item in items])
         if (np.diff(scores) > 0).any():
             raise WrongAnswer("the items are not in order of their scores")
-        found = {"score": np.array([given[each]["score"] for each in self.ids])}
-        found |= {task: np.array([given[each]["tasks"][task] for each in self.ids]) for task in self.tasks}
-        right: Feeds = {"score": self.scores, **self.tasks}
+        found: Feeds = {task: np.array([item["tasks"][task] for item in items]) for task in self.tasks}
+        right: Feeds = {task: values[at] for task, values in self.tasks.items()}
+        found |= {"score": scores, "the best's score": scores}
+        right |= {"score": self.scores[at], "the best's score": self.scores[best]}
         for name, values in right.items():
-            if not agree(found[name], values):
+            if not agree(found[name], values, self.tolerance):
                 raise WrongAnswer(f"{name} is up to {np.abs(found[name] - values).max():.1e} apart")
 
 
@@ -64,6 +73,12 @@ def requests_of(out: Path, candidates: int) -> list[bytes]:
     return (out / "wrk" / f"rank-{candidates}.jsonl").read_bytes().splitlines()
 
 
+def counts_of(out: Path) -> tuple[int, int]:
+    """How many users and items the workload has."""
+    with np.load(out / FEATURES_FILE) as arrays:
+        return len(arrays["user_index"]), len(arrays["item_index"])
+
+
 def expected(bundle: Path, bodies: Sequence[bytes]) -> list[Expected]:
     """The true answers to requests."""
     manifest = read_manifest(bundle)
@@ -72,7 +87,13 @@ def expected(bundle: Path, bodies: Sequence[bytes]) -> list[Expected]:
     for body, feeds in zip(bodies, flat_feeds(bundle, bodies), strict=True):
         tasks = dict(zip(names, session.run(names, feeds), strict=True))
         answers.append(
-            Expected(body, json.loads(body)["candidates"], tasks, manifest.fusion.score(tasks, {}))
+            Expected(
+                body=body,
+                ids=json.loads(body)["candidates"],
+                tasks=tasks,
+                scores=manifest.fusion.score(tasks, {}),
+                tolerance=manifest.tolerance,
+            )
         )
     return answers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -46,12 +46,12 @@ def _of_size(size: int, bare: Sequence[Anchor], measured: Sequence[Measured]) ->
     served = _by_name(each for each in measured if each.candidates == size)
     yield (
         f"\n{size} candidates; medians, least to most in brackets\n"
-        f"{'':16}{'candidates/s, both cores':>30}{'p50 ms, one caller':>26}{'p99 ms':>9}"
+        f"{'':19}{'candidates/s, both cores':>30}{'p50 ms, one caller':>26}{'p99 ms':>9}"
         f"{'CPU s / 10^6':>14}{'PSS MB':>9}{'USS MB':>9}{'Poisson req/s':>15}"
     )
     for name, anchors in alone.items():
         rates, p50 = [each.per_s for each in anchors], [each.p50_ms for each in anchors]
-        yield f"{f'bare {name}.onnx':16}{_spread(rates, 0):>30}{_spread(p50, 2):>26}"
+        yield f"{f'bare {name}.onnx':19}{_spread(rates, 0):>30}{_spread(p50, 2):>26}"
     for name, rounds in served.items():
         rates, p50 = [each.per_s for each in rounds], [each.p50_ms for each in rounds]
         p99, cpu = median(each.p99_ms for each in rounds), median(each.cpu_s for each in rounds)
@@ -59,7 +59,7 @@ def _of_size(size: int, bare: Sequence[Anchor], measured: Sequence[Measured]) ->
         failed = sum(each.failed for each in rounds)
         pss, uss = median(each.pss_mb for each in rounds), median(each.uss_mb for each in rounds)
         yield (
-            f"{name:16}{_spread(rates, 0):>30}{_spread(p50, 2):>26}{p99:9.2f}{cpu:14.1f}{pss:9.0f}{uss:9.0f}"
+            f"{name:19}{_spread(rates, 0):>30}{_spread(p50, 2):>26}{p99:9.2f}{cpu:14.1f}{pss:9.0f}{uss:9.0f}"
             + (f"{median(poisson):15.1f}" if poisson else f"{'':15}")
             + (f"  {failed} requests failed" if failed else "")
         )
@@ -77,11 +77,21 @@ def _ratios(served: dict[str, list[Measured]], alone: dict[str, list[Anchor]]) -
             f"rankserve / bare {name}.onnx: {_spread(rates, 2)} of its candidates/s,"
             f" {_spread(p50, 2)} of its p50"
         )
-    rates_of = {name: median(each.per_s for each in rounds) for name, rounds in served.items()}
-    peers = {name: rate for name, rate in rates_of.items() if name != OURS and " " not in name}
-    for name in sorted(peers, key=peers.__getitem__, reverse=True):
-        best = " (the best peer)" if peers[name] == max(peers.values()) else ""
-        yield f"rankserve / {name}: {rates_of[OURS] / peers[name]:.2f} of its candidates/s{best}"
+    yield from _beside(
+        "candidates/s", {name: [each.per_s for each in rounds] for name, rounds in served.items()}
+    )
+    found = {name: [each.poisson for each in rounds if each.poisson] for name, rounds in served.items()}
+    yield from _beside("Poisson rate", {name: rates for name, rates in found.items() if rates})
+
+
+def _beside(what: str, rounds: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """Our median over each of the others', the best first; a name with a blank is no peer as it comes."""
+    rates = {name: median(each) for name, each in rounds.items()}
+    others = sorted(rates.keys() - {OURS}, key=rates.__getitem__, reverse=True) if OURS in rates else []
+    best = next((name for name in others if " " not in name), None)
+    for name in others:
+        mark = " (the best peer)" if name == best else ""
+        yield f"rankserve / {name}: {rates[OURS] / rates[name]:.2f} of its {what}{mark}"
 
 
 def _by_name(each: Iterable[T]) -> dict[str, list[T]]:

@@ -4,9 +4,10 @@
 
 OUT is what `benchmarks.serving.workload` wrote; DIR, away from this project, gets an environment a peer. In
 every round each server in turn is started with two workers, its scores are checked against `flat.onnx`, and
-wrk drives it with 8 connections and with one. With --poisson, the highest rate of requests at random times is
-looked for whose 99th percentile is within 50 ms. A peer runs without and with batches of its framework (`+`);
-``NAME split`` is a peer that runs this project's graphs with the items' state, in place of `flat.onnx`.
+wrk drives it with 8 connections and with one; ours once more with the best 50 asked for in place of all.
+With --poisson, the highest rate of requests at random times is looked for whose 99th percentile is within
+50 ms. A peer runs without and with batches of its framework (`+`); ``NAME split`` is a peer that runs this
+project's graphs with the items' state, in place of `flat.onnx`.
 Prints the medians over the rounds, from least to most, what they come to beside each other, and what LightGBM
 alone takes for as many candidates.
 """
@@ -14,8 +15,11 @@ alone takes for as many candidates.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -26,13 +30,29 @@ from benchmarks.serving import anchors, open_loop, wrk
 from benchmarks.serving.anchors import Anchor
 from benchmarks.serving.answers import Expected, WrongAnswer, bundle_of, expected, requests_of
 from benchmarks.serving.peers.environments import PEERS, NotInstalled, prepared, trees, versions
-from benchmarks.serving.report import Measured, report
+from benchmarks.serving.report import OURS, Measured, report
 from benchmarks.serving.servers import DidNotStart, Running, Server, names
 
 CONNECTIONS = 8
 CHECKED = 8
 """requests of each size whose answers are checked before a server is measured"""
 WARM_UP_S = 2.0
+LIMIT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a server is driven with.
+
+    Attributes:
+        name: in the report.
+        candidates: of each request.
+        script: of wrk's, its requests beside it.
+    """
+
+    name: str
+    candidates: int
+    script: Path
 
 
 def main() -> None:
@@ -52,7 +72,8 @@ def main() -> None:
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", flush=True)
         for size in options.candidates:
-            bare += anchors.measure(options.out, size, options.seconds)
+            bodies = requests_of(options.out, size)
+            bare += anchors.measure(bundle_of(options.out), bodies, options.seconds)
         for server in servers:
             measured += _round(server, right, options.seconds, options.poisson)
     print(report(bare, measured))
@@ -99,19 +120,42 @@ def _round(
                 for answer in answers:
                     answer.check(running.rank(answer.body))
             for candidates in right:
-                yield (measured := _measure(server, running, candidates, seconds, poisson))
-                print(
-                    f"  {server.name:15} {candidates:5} candidates   {measured.per_s:9,.0f} candidates/s"
-                    f"   p50 {measured.p50_ms:7.2f}   p99 {measured.p99_ms:7.2f} ms"
-                    + (f"   {measured.failed} requests failed" if measured.failed else ""),
-                    flush=True,
-                )
+                load = Load(server.name, candidates, server.out / "wrk" / f"rank-{candidates}.lua")
+                yield _told(_measure(load, running, seconds, poisson))
+            if server.name == OURS:
+                for measured in _limited(server, running, right, seconds):
+                    yield _told(measured)
     except (DidNotStart, WrongAnswer, RuntimeError, httpx.HTTPError) as error:
         print(f"  {server.name} is left out of this round: {error}", file=sys.stderr, flush=True)
 
 
-def _measure(server: Server, running: Running, candidates: int, seconds: float, poisson: bool) -> Measured:
-    script = server.out / "wrk" / f"rank-{candidates}.lua"
+def _limited(
+    server: Server, running: Running, right: Mapping[int, Sequence[Expected]], seconds: float
+) -> Iterator[Measured]:
+    """The same requests, each for the best `LIMIT` alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        for candidates, answers in right.items():
+            bodies = [json.loads(body) | {"limit": LIMIT} for body in requests_of(server.out, candidates)]
+            for answer, body in zip(answers, bodies, strict=False):
+                answer.check(running.rank(json.dumps(body).encode()), LIMIT)
+            script = wrk.write_bodies(Path(folder), f"rank-{candidates}", bodies)
+            load = Load(f"{server.name} limit {LIMIT}", candidates, script)
+            yield _measure(load, running, seconds, poisson=False)
+
+
+def _told(measured: Measured) -> Measured:
+    """The same, printed."""
+    print(
+        f"  {measured.name:18} {measured.candidates:5} candidates   {measured.per_s:9,.0f} candidates/s"
+        f"   p50 {measured.p50_ms:7.2f}   p99 {measured.p99_ms:7.2f} ms"
+        + (f"   {measured.failed} requests failed" if measured.failed else ""),
+        flush=True,
+    )
+    return measured
+
+
+def _measure(load: Load, running: Running, seconds: float, poisson: bool) -> Measured:
+    script, candidates = load.script, load.candidates
     wrk.drive(script, running.port, connections=CONNECTIONS, seconds=WARM_UP_S)
     before = running.cpu_s()
     many = wrk.drive(script, running.port, connections=CONNECTIONS, seconds=seconds)
@@ -120,11 +164,11 @@ def _measure(server: Server, running: Running, candidates: int, seconds: float, 
     pss_mb, uss_mb = running.memory_mb()
     rate = None
     if poisson:
-        bodies = requests_of(server.out, candidates)
+        bodies = script.with_suffix(".jsonl").read_bytes().splitlines()
         rate = open_loop.highest(running.port, bodies, many.requests / many.seconds, seconds)
     ranked = (many.requests - many.failed) * candidates
     return Measured(
-        name=server.name,
+        name=load.name,
         candidates=candidates,
         per_s=ranked / many.seconds,
         p50_ms=one.p50_ms,

@@ -17,7 +17,7 @@ import psutil
 from benchmarks.running import HOST, ROOT, serving
 from benchmarks.serving.answers import bundle_of
 from benchmarks.serving.peers.environments import PEERS, prepared
-from benchmarks.serving.workload import FEATURES
+from benchmarks.serving.peers.scorer import FEATURES_FILE
 from deploy.running import free_port
 
 WORKERS = 2
@@ -92,7 +92,7 @@ class Server:
         port = free_port()
         settings = {
             "BENCH_BUNDLE": str(bundle_of(self.out).resolve()),
-            "BENCH_FEATURES": str((self.out / FEATURES).resolve()),
+            "BENCH_FEATURES": str((self.out / FEATURES_FILE).resolve()),
             "BENCH_GRAPH": graph or "flat",
             "BENCH_BATCHING": str(int(batching)),
             "BENCH_WORKERS": str(WORKERS),

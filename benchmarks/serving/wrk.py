@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +19,14 @@ SLACK_S = 30.0
 """after its time is up, wrk has so long to end"""
 
 SCRIPT = """\
--- wrk -t 1 -c 8 -d 10 -s rank-{candidates}.lua http://127.0.0.1:8000
--- Sends the requests of rank-{candidates}.jsonl, which lies beside this file, in turn.
+-- wrk -t 1 -c 8 -d 10 -s {name}.lua http://127.0.0.1:8000
+-- Sends the requests of {name}.jsonl, which lies beside this file, in turn.
 local json = {{["Content-Type"] = "application/json"}}
 local folder = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
 local requests, at = {{}}, 0
 
 function init(args)
-   for body in io.lines(folder .. "rank-{candidates}.jsonl") do
+   for body in io.lines(folder .. "{name}.jsonl") do
       requests[#requests + 1] = wrk.format("POST", "/v1/rank", json, body)
    end
 end
@@ -56,22 +58,27 @@ class Load:
     """not answered, or with another status than 2xx or 3xx"""
 
 
-def write(folder: Path, candidates: int, *, users: int, items: int, seed: int) -> None:
+def write(folder: Path, candidates: int, *, users: int, items: int, seed: int) -> Path:
     """Write ``rank-<candidates>.lua`` and ``.jsonl``: requests of users drawn, each of distinct items."""
-    folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed + candidates)
-    lines = [
-        json.dumps(
-            {
-                "user_id": f"u{random.integers(users)}",
-                "candidates": [f"i{item}" for item in random.choice(items, candidates, replace=False)],
-                "tasks": True,
-            }
-        )
+    bodies = [
+        {
+            "user_id": f"u{random.integers(users)}",
+            "candidates": [f"i{item}" for item in random.choice(items, candidates, replace=False)],
+            "tasks": True,
+        }
         for _ in range(REQUESTS)
     ]
-    (folder / f"rank-{candidates}.jsonl").write_text("\n".join(lines) + "\n")
-    (folder / f"rank-{candidates}.lua").write_text(SCRIPT.format(candidates=candidates))
+    return write_bodies(folder, f"rank-{candidates}", bodies)
+
+
+def write_bodies(folder: Path, name: str, bodies: Iterable[Mapping[str, Any]]) -> Path:
+    """Write ``<name>.lua`` and, with the requests, ``<name>.jsonl``; the script's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(body)}\n" for body in bodies))
+    script = folder / f"{name}.lua"
+    script.write_text(SCRIPT.format(name=name))
+    return script
 
 
 def install() -> None:

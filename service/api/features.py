@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 
-from service.api import Serving, WithServing, codec
+from service.api import Serving, WithServing, codec, media
 from service.api.access import operators_only
 from service.api.openapi import body_of, faults
 from service.bundle.columns import Value
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady, UnknownTable
+from service.features.checked import check
 from service.features.features import Written
 from service.features.store import RowKey
 from service.wire import Answer, FeatureRow, FeatureRows
@@ -39,16 +40,17 @@ async def put(table: str, request: Request, serving: WithServing) -> FeaturesWri
     """Write rows of a table, each in place of the row that was there.
 
     A field beats the same field of every version's own table, and a field that a row lacks stays the
-    version's. What a version does not read may be written, too: the next one may. The worker that answers
-    ranks with the rows at once, all others within a second.
+    version's. What a version does not read may be written, too: the next one may; what a version in memory
+    reads and cannot make anything of is refused. The worker that answers ranks with the rows at once, all
+    others within a second.
     """
     deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
-    sent = codec.decode(
-        await codec.read(request, serving.settings.max_body_bytes, deadline), codec.FEATURE_ROWS
-    )
+    body = await codec.read(request, serving.settings.max_body_bytes, deadline)
+    sent = codec.decode(body, codec.FEATURE_ROWS, media.sent(request.headers))
     parts = _key_parts(serving, table)
-    rows = {_key(table, row, parts, at): row.fields for at, row in enumerate(sent.rows)}
-    written = await _written(serving, rows, deadline)
+    rows = [(_key(table, row, parts, at), row.fields) for at, row in enumerate(sent.rows)]
+    await check(rows, lambda: {each.version: each.model.encoder for each in serving.registry.residents()})
+    written = await _written(serving, dict(rows), deadline)
     return FeaturesWritten(table=table, written=written.rows, stamp_ms=written.stamp_ms)
 
 

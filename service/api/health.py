@@ -21,7 +21,7 @@ class Store(Answer):
 
     name: str
     state: State
-    """Of the breaker before it: open while the store fails and is only tried now and then."""
+    """Failing while it is only tried now and then; unknown before it first answers."""
 
 
 class Readiness(Answer):

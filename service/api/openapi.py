@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.api.media import Media
 from service.wire import FaultResponse, FeatureRows, Promotion, RankRequest
 
 _REF = "#/components/schemas/{model}"
@@ -16,8 +17,12 @@ _REF = "#/components/schemas/{model}"
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """Says that a route reads this model, though its handler takes bytes."""
-    schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": _in_any_form(model)}}
+
+
+def answer_of(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Says that a route is answered with this model, in whichever form the caller likes."""
+    return {200: {"model": model, "content": _in_any_form(model)}}
 
 
 def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -40,3 +45,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         )
         app.openapi_schema["components"]["schemas"] |= bodies["$defs"]
     return app.openapi_schema
+
+
+def _in_any_form(model: type[BaseModel]) -> dict[str, Any]:
+    return {media: {"schema": {"$ref": _REF.format(model=model.__name__)}} for media in Media}

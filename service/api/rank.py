@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from service.api import WithServing, codec
-from service.api.openapi import body_of, faults
+from service.api import Serving, codec, media, slate_json, slate_msgpack
+from service.api.media import Media
+from service.api.openapi import answer_of, body_of, faults
 from service.errors import DeadlineExceeded, Forbidden
 from service.wire import RankRequest, RankResponse
 
-router = APIRouter(tags=["rank"])
+
+class _BytesRoute(APIRoute):
+    """A route whose handler takes the request and gives the response, with nothing of FastAPI's around it.
+
+    There is nothing for that to do here, and it costs a tenth of what a request of 100 candidates costs
+    outside the engine. The route is documented as any other. FastAPI's way to this is to inherit.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Called by FastAPI once."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+router = APIRouter(tags=["rank"], route_class=_BytesRoute)
 
 
 @router.post(
     "/v1/rank",
     response_model=RankResponse,
     openapi_extra=body_of(RankRequest),
-    responses=faults(403, 404, 413, 415, 422, 429, 503, 504),
+    responses=answer_of(RankResponse) | faults(403, 404, 413, 415, 422, 429, 503, 504),
 )
-async def rank(request: Request, serving: WithServing) -> Response:
+async def rank(request: Request) -> Response:
     """Put candidates in order for a user."""
+    serving: Serving = request.app.state.serving
     # Read as bytes, as validation and serialisation by the framework would cost more than the inference.
     arrived = asyncio.get_running_loop().time()
     settings = serving.settings
     body = await codec.read(request, settings.max_body_bytes, arrived + settings.deadline_s(None))
-    wanted = codec.decode_rank(body, settings.max_candidates)
+    wanted = codec.decode_rank(body, settings.max_candidates, media.sent(request.headers))
     if wanted.request_id is not None:
         request.state.request_id = wanted.request_id
     if wanted.fusion is not None and not settings.allow_request_fusion:
@@ -42,8 +60,10 @@ async def rank(request: Request, serving: WithServing) -> Response:
             slate = await serving.ranker.rank(wanted, deadline)
     except TimeoutError:
         raise DeadlineExceeded from None
-    answer = codec.encode(slate, request.state.request_id, tasks=wanted.tasks)
-    return Response(answer, media_type="application/json")
+    form = media.wanted(request.headers)
+    encode = slate_msgpack.encode if form is Media.MSGPACK else slate_json.encode
+    answer = encode(slate, request.state.request_id, tasks=wanted.tasks)
+    return Response(answer, media_type=form)
 
 
 @asynccontextmanager

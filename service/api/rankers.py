@@ -8,7 +8,7 @@ import time
 from fastapi import APIRouter, Request
 
 from service import promotion
-from service.api import WithServing, codec
+from service.api import WithServing, codec, media
 from service.api.access import operators_only
 from service.api.openapi import body_of, faults
 from service.bundle import deployment
@@ -79,9 +79,8 @@ async def promote(name: str, request: Request, serving: WithServing) -> Promoted
     worker has not followed once the ranker has moved: 504 with the reason a worker.
     """
     deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
-    wanted = codec.decode(
-        await codec.read(request, serving.settings.max_body_bytes, deadline), codec.PROMOTION
-    )
+    body = await codec.read(request, serving.settings.max_body_bytes, deadline)
+    wanted = codec.decode(body, codec.PROMOTION, media.sent(request.headers))
     with serving.operation():
         promoted = await promotion.promote(
             serving.settings.models,

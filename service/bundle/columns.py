@@ -18,21 +18,13 @@ from numpy.typing import NDArray
 from service.bundle.errors import FeatureError
 from service.bundle.keys import KeyIndex
 from service.bundle.pieces import forget_values
+from service.bundle.spelling import text
 
 Value = str | bool | int | float | list[str | int | float] | None
 Rows = NDArray[np.int32]
 Strings = NDArray[np.object_]
 
 _NUMBERS = frozenset({int, float, type(None)})
-
-
-def text(value: str | bool | int | float) -> str:
-    """The one spelling of an id or category: ``3``, ``3.0`` and ``"3"`` are the same, ``True`` is ``"1"``."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and not value.is_integer():
-        return repr(float(value))
-    return str(int(value))
 
 
 def strings(values: Iterable[str | None]) -> Strings:
@@ -229,7 +221,7 @@ def _items(value: Value, field: str) -> list[str]:
 
 def _text(value: Value, field: str) -> str | None:
     if isinstance(value, str):
-        return value
+        return text(value)
     if isinstance(value, int):
         if value.bit_length() > 64:
             raise FeatureError(field, "an integer beyond 64 bits; send it as a string")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from service.bundle.given import (
     Fields,
     Given,
     Inline,
+    Positions,
     alike,
     names_of,
     of_all,
@@ -40,10 +40,10 @@ from service.bundle.given import (
     placed,
 )
 from service.bundle.kinds import Match, Product
-from service.bundle.rows import Columns, Encoded, Entities, table_rows
+from service.bundle.rows import Columns, Encoded, Entities, Items, table_rows
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Layout, Scope, Side
 from service.bundle.slots import ALL, Slots
-from service.bundle.source import Source
+from service.bundle.source import Source, check_tables
 from service.bundle.vocabulary import AnyVocabulary, Vocabulary
 
 HELD_SCOPES = {Side.USER: OF_USER, Side.ITEM: (Scope.ITEM, Scope.LIVE)}
@@ -67,7 +67,7 @@ class Encoder:
     def __init__(
         self, schema: FeatureSchema, vocabularies: Mapping[str, AnyVocabulary], tables: Mapping[str, Table]
     ) -> None:
-        _check_tables(schema, tables)
+        check_tables(schema, tables)
         self.schema = schema
         self.tables = tables
         self.vocabularies = vocabularies
@@ -105,8 +105,10 @@ class Encoder:
         columns = self.tables["item"].columns
         return frozenset(name for name, column in columns.items() if isinstance(column, Numbers))
 
-    def attribute(self, name: str, item_row: Rows, inline: Inline) -> NDArray[np.float64]:
-        """An item field as numbers ``[N]`` for the fusion formula; NaN where it is missing.
+    def attribute(
+        self, name: str, item_row: Rows, inline: Inline, items: Items | None = None
+    ) -> NDArray[np.float64]:
+        """An item field as numbers ``[N]`` for the fusion formula, as in `request`; NaN where it is missing.
 
         Raises:
             FeatureError: the field is none of `attributes`, or an inline value is no number.
@@ -116,6 +118,8 @@ class Encoder:
         if not isinstance(column, Numbers):
             raise FeatureError(path, "is no item field of numbers, and a formula reads no other")
         numbers, names = column.pick(item_row).values, {name: path, path: path}
+        if items is not None and len(items.revised):
+            numbers[items.revised] = items.numbers[name]
         try:
             for given in of_candidates(inline, names).values():
                 numbers[given.rows] = as_numbers(given.column, path)
@@ -128,7 +132,13 @@ class Encoder:
         return not self._names[scope].keys().isdisjoint(fields)
 
     def request(
-        self, user_id: str | None, user: Fields, context: Fields, item_ids: Sequence[str], inline: Inline
+        self,
+        user_id: str | None,
+        user: Fields,
+        context: Fields,
+        item_ids: Sequence[str],
+        inline: Inline,
+        items: Items | None = None,
     ) -> Encoded:
         """Encode one request. What it brings beats the tables; fields that no feature reads are passed over.
 
@@ -138,6 +148,8 @@ class Encoder:
             context: fields of the context's, by name.
             item_ids: ``N`` candidates.
             inline: item fields of single candidates, by position. A name ``table.field`` is another table's.
+            items: the candidates as they stand now; as the item table has them for None. None of them both is
+                revised and brings fields of an item.
 
         Raises:
             FeatureError: a value of another kind than its feature's.
@@ -145,22 +157,28 @@ class Encoder:
         about = self._given(Scope.USER, user) | self._given(Scope.CONTEXT, context)
         user_row = self.tables["user"].rows([user_id])
         users = self._entities(Side.USER, [user_id], user_row, of_all(about, 1))
-        item_row, names = self.item_rows(item_ids), self._names[Scope.ITEM]
+        item_row, names = self.item_rows(item_ids) if items is None else items.row, self._names[Scope.ITEM]
         try:
             given = of_candidates(inline, names)
-            items = self._entities(Side.ITEM, item_ids, item_row, given)
-            cross = self._crosses.encode(users, items, given)
+            candidates = self._entities(Side.ITEM, item_ids, item_row, given, items)
+            cross = self._crosses.encode(users, candidates, given)
         except FeatureError as error:
             raise placed(error, inline, names, partial(self.check, error.field)) from None
-        touched = item_row == 0
-        for each in given.values():
-            touched[each.rows] = True
-        at = np.flatnonzero(touched)
-        changed = items.columns.take(at).differs(self.items.take(item_row[at]))
+        at, ids = self._touched(item_row, given, items)
+        changed = candidates.columns.take(at).differs(self.items.take(item_row[at]))
         fresh_at = at[changed].astype(np.int32)
-        fresh = items.columns.take(fresh_at) if len(fresh_at) else None
-        fresh_id = np.zeros(len(fresh_at), np.int64)
-        return Encoded(users.columns, item_row, fresh, fresh_at, fresh_id, cross)
+        fresh = candidates.columns.take(fresh_at) if len(fresh_at) else None
+        return Encoded(users.columns, item_row, fresh, fresh_at, ids[fresh_at], cross)
+
+    def revised(self, item_row: Rows, fields: Sequence[Fields]) -> Entities:
+        """Known items ``[k]`` encoded with some of their fields ``[k]``, by path, in place of the table's.
+
+        Raises:
+            FeatureError: a value of another kind than its feature's.
+        """
+        given = of_candidates(dict(enumerate(fields)), self._names[Scope.ITEM])
+        ids = self.tables["item"].keys[0]
+        return self._entities(Side.ITEM, [str(ids[row - 1]) for row in item_row.tolist()], item_row, given)
 
     def log(
         self, user_ids: Strings, item_ids: Strings, given: Mapping[str, Column], *, serving: bool
@@ -210,10 +228,17 @@ class Encoder:
             as_texts(column, path)
 
     def _entities(
-        self, side: Side, ids: Sequence[str | None] | Strings, rows: Rows, given: Mapping[str, Given]
+        self,
+        side: Side,
+        ids: Sequence[str | None] | Strings,
+        rows: Rows,
+        given: Mapping[str, Given],
+        items: Items | None = None,
     ) -> Entities:
-        """Users or items ``[n]``: as the rows of the table, but for what reads a given path."""
+        """Users or items ``[n]``: as the rows of the table, or revised, but for what reads a given path."""
         entities = (self._users if side is Side.USER else self._items).take(rows)
+        if items is not None and len(items.revised):
+            entities.put(items.revised, items.entities)
         own_id = ID_PATHS[side]
         known = {path: each for path, each in given.items() if path != own_id}
         unknown = np.flatnonzero(rows == 0)
@@ -222,6 +247,18 @@ class Encoder:
         if known:
             self._fill(side, entities, rows, known)
         return entities
+
+    def _touched(
+        self, item_row: Rows, given: Mapping[str, Given], items: Items | None
+    ) -> tuple[Positions, NDArray[np.int64]]:
+        """Positions of the candidates that may not be as in the item table; and each one's id ``[N]``."""
+        ids = np.zeros(len(item_row), np.int64)
+        touched = item_row == 0
+        for each in given.values():
+            touched[each.rows] = True
+        if items is not None:
+            touched[items.revised], ids[items.revised] = True, items.ids
+        return np.flatnonzero(touched), ids
 
     def _encoded_table(self, side: Side) -> Entities:
         """Every row of the table, row 0 the unknown one, in the context of nothing known but constants."""
@@ -261,18 +298,3 @@ class Encoder:
                 for at, source in changed(self._key_reads[table, part]):
                     texts = as_texts(source.read(path), path)
                     entities.keys[at, column] = self.tables[table].index.codes(part, texts)
-
-
-def _check_tables(schema: FeatureSchema, tables: Mapping[str, Table]) -> None:
-    for name in ("user", "item", *schema.tables):
-        if name not in tables:
-            raise FeatureError(name, "is a table that the features read; the bundle has none of that name")
-        parts = len(schema.tables.get(name, ("id",)))
-        if len(tables[name].keys) != parts:
-            raise FeatureError(
-                name, f"has a key of {len(tables[name].keys)} parts where the schema states {parts}"
-            )
-    for path in chain((f.source for f in schema.column_features()), *schema.tables.values()):
-        head, _, field = path.partition(".")
-        if head in schema.tables and field not in tables[head].columns:
-            raise FeatureError(path, f"is no column of table {head!r}")

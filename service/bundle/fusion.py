@@ -12,7 +12,9 @@ Knows no model, no schema and no request: `check` is told the names there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
@@ -120,20 +122,19 @@ class Factor(BaseModel):
         """The task or the item attribute it reads."""
         return self.task or self.item or ""
 
-    def logs(self, x: Scores) -> Logs:
-        """Log contributions, [N], of raw values `x`, [N]; NaN only where a task's score is not finite."""
-        x = np.asarray(x, dtype=np.float64)
-        finite = np.isfinite(x)
+    def x(self, raw: Scores) -> Logs:
+        """What enters, [N], of raw values [N]: NaN only where a task's score is NaN."""
+        x = np.asarray(raw, dtype=np.float64)
+        if self.task:
+            return x
         with np.errstate(over="ignore"):
-            if self.item:
-                x = self._transformed(np.where(finite & (x != 0), x, self.default or 0.0))
-            elif not finite.all():
-                x = np.where(finite, x, np.nan)
-            base = self.offset + self.scale * x
-        if self.clip is not None:
-            base = np.minimum(np.maximum(base, self.clip[0]), self.clip[1])
-        logs: Logs = self.weight * np.log(np.minimum(np.maximum(base, FLOOR), _CEILING))
-        return logs
+            return self._transformed(np.where(np.isfinite(x) & (x != 0), x, self.default or 0.0))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that ``offset + scale * x`` is taken for."""
+        low, high = self.clip or (FLOOR, _CEILING)
+        return max(low, FLOOR), min(high, _CEILING)
 
     def _transformed(self, x: Logs) -> Logs:
         match self:
@@ -160,12 +161,23 @@ class Group(BaseModel):
 
     def explain(self, tasks: Mapping[str, Scores], items: Mapping[str, Scores]) -> GroupLogs:
         """Every factor's log contribution, and their sum with the log of the weight."""
-        logs = tuple(
-            FactorLogs(factor.name, factor.logs(tasks[factor.task] if factor.task else items[factor.name]))
-            for factor in self.factors
+        x = np.stack(
+            [factor.x(tasks[factor.task] if factor.task else items[factor.name]) for factor in self.factors]
         )
-        log_weight = float(np.log(self.weight))
-        return GroupLogs(log_weight, logs, np.sum([factor.logs for factor in logs], axis=0) + log_weight)
+        if not np.isfinite(x).all():
+            x[~np.isfinite(x)] = np.nan
+        offset, scale, weight, low, high = self._parameters
+        with np.errstate(over="ignore"):
+            logs = weight * np.log(np.minimum(np.maximum(offset + scale * x, low), high))
+        log_weight = math.log(self.weight)
+        named = tuple(FactorLogs(factor.name, each) for factor, each in zip(self.factors, logs, strict=True))
+        return GroupLogs(log_weight, named, logs.sum(axis=0) + log_weight)
+
+    @cached_property
+    def _parameters(self) -> NDArray[np.float64]:
+        """Of all factors together, ``[5, F, 1]``: offset, scale, weight, least and greatest base."""
+        rows = [(factor.offset, factor.scale, factor.weight, *factor.bounds) for factor in self.factors]
+        return np.array(rows).T[:, :, None]
 
 
 class FusionFormula(BaseModel):

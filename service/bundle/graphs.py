@@ -12,6 +12,9 @@ from service.bundle.schema import Side
 Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
 """name -> dtype and shape, an open axis written as 0"""
 
+RANK_INT8 = "rank.int8.onnx"
+"""takes and gives what `rank.onnx` does; a bundle need not have it"""
+
 TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
 """ONNX's names of dtypes"""
 
@@ -37,7 +40,8 @@ def stated_arrays(manifest: Manifest) -> dict[str, tuple[Arrays, Arrays]]:
     }
     scores: Arrays = {task: ("float32", (0,)) for task in manifest.outputs()}
     candidates: Arrays = {**cross, "item_row": ("int32", (0,)), **users, **items}
-    return {"user.onnx": (user, users), "item.onnx": (item, items), "rank.onnx": (candidates, scores)}
+    rank = candidates, scores
+    return {"user.onnx": (user, users), "item.onnx": (item, items), "rank.onnx": rank, RANK_INT8: rank}
 
 
 def check_arrays(what: str, found: Sequence[Any], stated: Arrays) -> None:

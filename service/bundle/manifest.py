@@ -20,6 +20,8 @@ FORMAT: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"
 TOLERANCE = 1e-5
 """numbers agree when ``|a - b| <= tolerance * max(1, |b|)``"""
+HALF_TOLERANCE = 2e-3
+"""of scores by state in float16"""
 
 
 class _Frozen(BaseModel):
@@ -55,6 +57,20 @@ class StateArray(_Frozen):
     item_axis: int
 
 
+class Int8(_Frozen):
+    """What `rank.int8.onnx` is worth beside `rank.onnx`, measured on requests when the bundle was made.
+
+    Attributes:
+        tolerance: of its golden scores.
+        kendall_tau: between the two orders of the fused score; 1 where they are the same.
+        ndcg: NDCG@10 of its order, the gains being the fused scores by `rank.onnx`.
+    """
+
+    tolerance: Annotated[float, Field(gt=0, le=0.1)]
+    kendall_tau: float
+    ndcg: float
+
+
 class Manifest(_Frozen):
     """A bundle's own account.
 
@@ -65,6 +81,8 @@ class Manifest(_Frozen):
         fusion: the formula where the deployment names none.
         files: SHA-256 of every other file.
         tolerance: of the golden scores; they must prove something.
+        int8: of `rank.int8.onnx`, where there is one.
+        left_out: what was asked for when the bundle was made and is not in it, and why.
         metrics: offline, by part of the split and task.
         training: the config of the run.
         commit: of the code that trained it.
@@ -82,6 +100,8 @@ class Manifest(_Frozen):
     fusion: FusionFormula
     files: dict[str, Sha256]
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = TOLERANCE
+    int8: Int8 | None = None
+    left_out: dict[str, str] = {}
     metrics: dict[str, dict[str, Metrics]] = {}
     training: dict[str, JsonValue] = {}
     commit: str | None = None

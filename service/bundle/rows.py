@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -29,9 +29,18 @@ class Columns:
         """A copy of the given rows, in that order."""
         return Columns(self.index.take(rows, axis=0), self.value.take(rows, axis=0))
 
+    def part(self, rows: slice) -> Columns:
+        """The given rows, and no copy of them."""
+        return Columns(self.index[rows], self.value[rows])
+
     def put(self, rows: NDArray[Any], other: Columns) -> None:
         """Overwrite the given rows."""
         self.index[rows], self.value[rows] = other.index, other.value
+
+    def room(self, n: int) -> Columns:
+        """Zeros for ``n`` rows of the same kind; pages that nothing is written to take no memory."""
+        index, value = self.index.shape[1], self.value.shape[1]
+        return Columns(np.zeros((n, index), np.int32), np.zeros((n, value), np.float32))
 
     def differs(self, other: Columns) -> NDArray[np.bool_]:
         """Which rows ``[n]`` are not the same."""
@@ -64,11 +73,35 @@ class Entities:
         """A copy of the given rows, in that order."""
         return Entities(self.columns.take(rows), self.live.take(rows), self.keys.take(rows, axis=0))
 
+    def room(self, n: int) -> Entities:
+        """Zeros for ``n`` rows of the same kind; pages that nothing is written to take no memory."""
+        keys = np.zeros((n, self.keys.shape[1]), np.int64)
+        return Entities(self.columns.room(n), self.live.room(n), keys)
+
     def put(self, rows: NDArray[Any], other: Entities) -> None:
         """Overwrite the given rows."""
         self.columns.put(rows, other.columns)
         self.live.put(rows, other.live)
         self.keys[rows] = other.keys
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """``N`` items as they stand now: as the item table has them, but for those that were revised since.
+
+    Attributes:
+        row: ``[N]`` of the item table; 0 is unknown.
+        revised: positions ``[k]`` among them, ascending.
+        entities: ``[k]``, the revised ones.
+        ids: ``[k]``, what each is called as it is now, and never again otherwise; greater than 0.
+        numbers: ``[k]`` by name, the item fields that a formula may read.
+    """
+
+    row: Rows
+    revised: NDArray[np.int64]
+    entities: Entities
+    ids: NDArray[np.int64]
+    numbers: Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)

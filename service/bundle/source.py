@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
 from service.bundle.columns import Column, Rows, Table, Texts, Value, as_texts, column_of
+from service.bundle.errors import FeatureError
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema
 
 
@@ -49,3 +51,19 @@ class Source:
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))
+
+
+def check_tables(schema: FeatureSchema, tables: Mapping[str, Table]) -> None:
+    """Raise FeatureError unless there is every table and column that the features read, by keys that fit."""
+    for name in ("user", "item", *schema.tables):
+        if name not in tables:
+            raise FeatureError(name, "is a table that the features read; the bundle has none of that name")
+        parts = len(schema.tables.get(name, ("id",)))
+        if len(tables[name].keys) != parts:
+            raise FeatureError(
+                name, f"has a key of {len(tables[name].keys)} parts where the schema states {parts}"
+            )
+    for path in chain((f.source for f in schema.column_features()), *schema.tables.values()):
+        head, _, field = path.partition(".")
+        if head in schema.tables and field not in tables[head].columns:
+            raise FeatureError(path, f"is no column of table {head!r}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
-from service.features.store import State
+State = Literal["closed", "half-open", "open"]
+"""Open while calls fail, half-open while one tries whether they still do."""
 
 
 class Breaker:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
 from service.errors import Forbidden
-from service.features.lookup import Brought, Lookup
+from service.features.brought import Brought
+from service.features.lookup import Lookup
 from service.features.near import NearCache
 from service.features.store import FeatureStore, Row, RowKey
 from service.telemetry import Telemetry
@@ -63,13 +64,13 @@ class Features:
         self.store = store
         self._timeout_s, self._shared = options.timeout_s, shared
         self._near = NearCache(store, entries=options.near_rows, ttl_s=options.ttl_s, telemetry=telemetry)
-        self._lookup = Lookup(self._near, telemetry)
+        self._lookup = Lookup(self._near, telemetry, options.near_rows)
         self._follower: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Begin to hear of changes."""
         self._follower = asyncio.create_task(
-            self.store.follow(self._near.drop, self._near.hears), name="features"
+            self.store.follow(self._lookup.drop, self._lookup.hears), name="features"
         )
 
     async def close(self) -> None:
@@ -99,7 +100,7 @@ class Features:
 
     def forget(self) -> None:
         """Forget every row that is near; what is asked for next comes from the store."""
-        self._near.drop(None)
+        self._lookup.drop(None)
 
     async def put(self, rows: Mapping[RowKey, Mapping[str, Value]]) -> Written:
         """Write rows as of now. This worker sees them at once, every other one within a second.
@@ -114,5 +115,5 @@ class Features:
         try:
             written = await self.store.put({key: Row(stamp_ms, fields) for key, fields in rows.items()})
         finally:
-            self._near.drop(rows.keys())
+            self._lookup.drop(rows.keys())
         return Written(written, stamp_ms)

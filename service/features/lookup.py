@@ -8,55 +8,36 @@ goes from the ids of a history to another value of theirs uses the version's tab
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from operator import attrgetter
 from typing import cast
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
-from service.bundle.rows import Encoded
 from service.bundle.schema import ITEM_ID, USER_ID, Scope
+from service.features.brought import Brought, Fields
+from service.features.known import KnownItems, Standing
 from service.features.near import Entry, NearCache
 from service.features.reads import TableReads, table_reads
 from service.features.store import RowKey
 from service.features.views import View, part_text, views
 from service.telemetry import Telemetry
 
-Fields = Mapping[str, Value]
 Found = dict[RowKey, Entry]
 PartKey = tuple[str | None, ...]
 """a key of which a part may be missing, so that there is no row of it"""
 
 VIEWED_AT_ONCE = 100
 """rows that are made views of before others get their turn: some milliseconds"""
-_SILENT = attrgetter("silent")
-
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """What a request brings.
-
-    Attributes:
-        user_id: None where there is none.
-        user: fields of the user's, by name or path.
-        context: fields of the context's, by name or path.
-        item_ids: the ``N`` candidates.
-        inline: fields of single candidates, by position.
-    """
-
-    user_id: str | None
-    user: Fields
-    context: Fields
-    item_ids: Sequence[str]
-    inline: Mapping[int, Fields]
-
-    def encode(self, encoder: Encoder) -> Encoded:
-        """As the encoder sees it. Raises FeatureError for a value that it cannot read."""
-        return encoder.request(self.user_id, self.user, self.context, self.item_ids, self.inline)
+NOTHING = View({}, (), True)
+"""what is nothing to add"""
+MOST_ITEMS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +46,24 @@ class _Looked:
 
     reads: TableReads
     views: Sequence[View]
+    at: Sequence[int]
+    """positions of those that were looked up: what is known beside them tells nothing more"""
 
-    def telling(self) -> Iterable[int]:
+    def telling(self) -> Sequence[int]:
         """The positions of the views that tell anything."""
-        if all(map(_SILENT, self.views)):
-            return ()
-        return [at for at, view in enumerate(self.views) if not view.silent]
+        return [at for at in self.at if not self.views[at].silent]
 
 
 Looked = dict[str, _Looked]
 """by the name of the table"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What a version reads, and what is known of its items."""
+
+    reads: tuple[TableReads, ...]
+    items: KnownItems
 
 
 @dataclass(slots=True)
@@ -87,19 +76,42 @@ class _Search:
 
     encoder: Encoder
     near: NearCache
+    standing: Standing
     fetched: Found
     looked: Looked = field(default_factory=dict)
+    item_keys: list[Sequence[PartKey]] = field(default_factory=list)
+    """of the items that are looked up, by table"""
     missing: Found = field(default_factory=dict)
     hits: int = 0
 
     async def look(self, reads: TableReads, brought: Brought) -> None:
         """Look a table up, given those that its key is made of."""
-        keys = _keys(reads, brought, self.looked)
+        if reads.scope is Scope.ITEM:
+            await self._look_items(reads, brought)
+            return
+        views = await self._views(reads, _keys(reads, brought, self.looked))
+        self.looked[reads.name] = _Looked(reads, views, range(len(views)))
+
+    async def _look_items(self, reads: TableReads, brought: Brought) -> None:
+        """Look up what follows from the item, for the items that are not known."""
+        n, unknown = len(brought.item_ids), self.standing.unknown
+        every = cast(list[View], self.standing.views.get(reads.name) or [NOTHING] * n)
+        self.hits += n - len(unknown)
+        if unknown:
+            keys = _keys(reads, brought, self.looked)
+            keys = keys if len(unknown) == n else [keys[at] for at in unknown]
+            self.item_keys.append(keys)
+            for at, view in zip(unknown, await self._views(reads, keys), strict=True):
+                every[at] = view
+        self.looked[reads.name] = _Looked(reads, every, unknown)
+
+    async def _views(self, reads: TableReads, keys: Sequence[PartKey]) -> Sequence[View]:
+        """A view a key."""
         found = self.near.views(keys, reads)
         self.hits += len(found)
         if None in found:
             await self._fill(reads, keys, found)
-        self.looked[reads.name] = _Looked(reads, cast(list[View], found))
+        return cast(list[View], found)
 
     async def _fill(self, reads: TableReads, keys: Sequence[PartKey], found: list[View | None]) -> None:
         """Put a view in every gap: of an entry that has none yet, of one that is missing, or of no key."""
@@ -132,6 +144,7 @@ class _Search:
             some = fresh[at : at + VIEWED_AT_ONCE]
             keys = [cast(RowKey, entries[entry]) for entry in some]
             seen = views(self.encoder, reads, keys, [entry.row for entry in some])
+            self.near.tell(keys, seen)
             for entry, view in zip(some, seen, strict=True):
                 made[entry] = view if entry.sound else replace(view, sound=False)
                 entry.see(reads, made[entry])
@@ -139,11 +152,17 @@ class _Search:
 
 
 class Lookup:
-    """Completes requests from a near cache and the store behind it."""
+    """Completes requests from what is known of a version's items, a near cache, and the store behind it.
 
-    def __init__(self, near: NearCache, telemetry: Telemetry) -> None:
-        self._near, self._telemetry = near, telemetry
-        self._reads: WeakKeyDictionary[Encoder, tuple[TableReads, ...]] = WeakKeyDictionary()
+    Args:
+        near: before the store.
+        telemetry: told of what was near.
+        items: most items a version that are kept as the store has them, encoded.
+    """
+
+    def __init__(self, near: NearCache, telemetry: Telemetry, items: int = MOST_ITEMS) -> None:
+        self._near, self._telemetry, self._most_items = near, telemetry, items
+        self._versions: WeakKeyDictionary[Encoder, _Version] = WeakKeyDictionary()
 
     async def complete(self, encoder: Encoder, brought: Brought, within_s: float) -> tuple[Brought, bool]:
         """The request with all that is known, and whether the store could tell all that it was asked.
@@ -158,26 +177,64 @@ class Lookup:
         """
         clock = asyncio.get_running_loop().time
         until, fetched = clock() + within_s, Found()
-        search = await self._look(encoder, brought, fetched)
+        version, drops = self._version(encoder), self._near.drops
+        standing = version.items.standing(encoder, brought.item_ids, brought.inline.keys())
+        search = await self._look(encoder, version, standing, brought, fetched)
         self._telemetry.near(search.hits, len(search.missing))
         sound = True
         while missing := search.missing:
             found = await self._near.fetch(list(missing), max(0.0, until - clock()))
             sound = sound and len(found) == len(missing)
             fetched |= missing | found
-            search = await self._look(encoder, brought, fetched)
+            search = await self._look(encoder, version, standing, brought, fetched)
+        if standing.unknown and drops == self._near.drops:
+            self._learn(version.items, search, brought)
         telling = [(table, at) for table in search.looked.values() for at in table.telling()]
         sound = sound and all(table.views[at].sound for table, at in telling)
-        return _laid_under(brought, telling), sound
+        return _laid_under(replace(brought, items=standing.items), telling), sound
 
-    async def _look(self, encoder: Encoder, brought: Brought, fetched: Found) -> _Search:
+    def drop(self, keys: Collection[RowKey] | None) -> None:
+        """Forget some rows, all of them for None: they have changed, or may have."""
+        self._near.drop(keys)
+        for encoder, version in self._versions.items():
+            version.items.forget(encoder, keys)
+
+    def hears(self, whether: bool) -> None:
+        """Changes are told of from now on, or no longer: see `NearCache.hears`."""
+        self._near.hears(whether)
+        for encoder, version in self._versions.items():
+            version.items.forget(encoder, None)
+
+    def _version(self, encoder: Encoder) -> _Version:
+        if encoder not in self._versions:
+            reads = table_reads(encoder.schema, encoder.attributes)
+            of_items = [table for table in reads if table.scope is Scope.ITEM]
+            known = KnownItems(encoder, of_items, self._most_items, self._near.clock)
+            self._versions[encoder] = _Version(reads, known)
+        return self._versions[encoder]
+
+    async def _look(
+        self, encoder: Encoder, version: _Version, standing: Standing, brought: Brought, fetched: Found
+    ) -> _Search:
         """Every table that the version reads, looked up."""
-        if encoder not in self._reads:
-            self._reads[encoder] = table_reads(encoder.schema, encoder.attributes)
-        search = _Search(encoder, self._near, fetched)
-        for reads in self._reads[encoder]:
+        search = _Search(encoder, self._near, standing, fetched)
+        for reads in version.reads:
             await search.look(reads, brought)
         return search
+
+    def _learn(self, items: KnownItems, search: _Search, brought: Brought) -> None:
+        """Keep what was found of items of the catalogue, but of those that the request brings fields of."""
+        rows = search.standing.items.row
+        views = [search.looked[reads.name].views for reads in items.tables]
+        until, position = dict[int, float](), dict[int, int]()
+        for at, *keys in zip(search.standing.unknown, *search.item_keys, strict=True):
+            if (row := int(rows[at])) and at not in brought.inline and all(each[at].sound for each in views):
+                # There is no row of a key that lacks a part, and so none that could change.
+                until[row] = min(math.inf if None in key else self._near.until(key) for key in keys)
+                position[row] = at
+        found = [[each[at] for at in position.values()] for each in views]
+        ends = np.fromiter(until.values(), np.float64)
+        items.learn(search.encoder, np.fromiter(until, np.int32), ends, found)
 
 
 def _keys(reads: TableReads, brought: Brought, looked: Looked) -> list[PartKey]:
@@ -239,19 +296,4 @@ def _laid_under(brought: Brought, telling: Iterable[tuple[_Looked, int]]) -> Bro
             context |= adds
         elif adds:
             inline[at] |= adds
-    if not (user or context or inline):
-        return brought
-    # A field that comes by name and by path is read as it comes last, and the context's after the user's.
-    return replace(
-        brought,
-        user=_beneath(brought.user, user),
-        context=_beneath(
-            brought.context, {path: context[path] for path in context.keys() - brought.user.keys()}
-        ),
-        inline={**brought.inline, **{at: _beneath(brought.inline.get(at, {}), inline[at]) for at in inline}},
-    )
-
-
-def _beneath(own: Fields, adds: Fields) -> Fields:
-    """What a request brings, in its own order, after what it does not."""
-    return {**{path: value for path, value in adds.items() if path not in own}, **own} if own else adds
+    return brought.over(user, context, inline) if user or context or inline else brought

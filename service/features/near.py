@@ -9,12 +9,14 @@ takes nothing from the others, and what it asked for is there for the next.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.errors import StoreFailed
+from service.features.faults import Faults
 from service.features.reads import TableReads
 from service.features.store import FeatureStore, Row, RowKey
 from service.features.views import View
@@ -82,7 +84,10 @@ class NearCache:
     ) -> None:
         self._store, self._most, self._ttl_s = store, entries, ttl_s
         self._fresh_s = min(ttl_s, UNHEARD_S)
-        self._telemetry, self._clock = telemetry, clock
+        self._telemetry, self.clock = telemetry, clock
+        self._faults = Faults(store.name, clock)
+        self.drops = 0
+        """how often something was dropped: who made something of the entries may have to make it anew"""
         self._entries: OrderedDict[tuple[str | None, ...], Entry] = OrderedDict()
         self._flights: dict[RowKey, asyncio.Task[dict[RowKey, Entry]]] = {}
         self._tasks: set[asyncio.Task[dict[RowKey, Entry]]] = set()
@@ -92,7 +97,7 @@ class NearCache:
 
     def views(self, keys: Iterable[tuple[str | None, ...]], reads: TableReads) -> list[View | None]:
         """What the fresh entries ``[n]`` of some keys are to a version; None where one has yet to be made."""
-        oldest, get = self._clock() - self._fresh_s, self._entries.get
+        oldest, get = self.clock() - self._fresh_s, self._entries.get
         return [
             (entry.view if entry.reads is reads else entry.seen(reads))
             if entry and entry.since > oldest
@@ -107,6 +112,11 @@ class NearCache:
     def stale(self, key: RowKey) -> Entry | None:
         """The entry of a key, though its row may have changed unheard of; None after its time to live."""
         return self._within(key, self._ttl_s)
+
+    def until(self, key: tuple[str | None, ...]) -> float:
+        """When the entry of a key will not be fresh any more; minus infinity where there is none."""
+        entry = self._entries.get(key)
+        return entry.since + self._fresh_s if entry else -math.inf
 
     async def fetch(self, keys: Sequence[RowKey], within_s: float) -> dict[RowKey, Entry]:
         """Entries from the store, by one round trip for all that nobody else is fetching already.
@@ -125,8 +135,16 @@ class NearCache:
         arrived = {key: entry for flight in done for key, entry in flight.result().items()}
         return {key: arrived[key] for key in keys if key in arrived}
 
+    def tell(self, keys: Sequence[RowKey], views: Sequence[View]) -> None:
+        """Count rows ``[n]`` of which a version cannot read all, and tell the log which field, and why."""
+        for key, view in zip(keys, views, strict=True):
+            if view.faults:
+                self._telemetry.store_failed(self._store.name, "unreadable")
+                self._faults.tell(key, "; ".join(f"{name}: {reason}" for name, reason in view.faults))
+
     def drop(self, keys: Collection[RowKey] | None) -> None:
         """Forget some entries, all of them for None; what is being fetched now of these is not kept."""
+        self.drops += 1
         if keys is None:
             self._entries.clear()
             self._flights.clear()
@@ -137,6 +155,7 @@ class NearCache:
 
     def hears(self, whether: bool) -> None:
         """Changes are told of from now on, and what changed before may have been missed; or no longer."""
+        self.drops += 1
         self._fresh_s = self._ttl_s if whether else min(self._ttl_s, UNHEARD_S)
         if whether:
             self.drop(None)
@@ -149,7 +168,7 @@ class NearCache:
 
     async def _fly(self, keys: Sequence[RowKey]) -> dict[RowKey, Entry]:
         """Fetch, and keep what has not changed meanwhile. Empty where the store failed."""
-        started, since = time.perf_counter(), self._clock()
+        started, since = time.perf_counter(), self.clock()
         entries: dict[RowKey, Entry] = {}
         try:
             rows = await self._store.fetch(keys)
@@ -170,7 +189,7 @@ class NearCache:
 
     def _within(self, key: tuple[str | None, ...], most_s: float) -> Entry | None:
         entry = self._entries.get(key)
-        return entry if entry and entry.since > self._clock() - most_s else None
+        return entry if entry and entry.since > self.clock() - most_s else None
 
     def _keep(self, key: RowKey, entry: Entry) -> None:
         self._entries.pop(key, None)

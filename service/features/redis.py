@@ -19,13 +19,14 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeout
+from redis.exceptions import MaxConnectionsError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from service.errors import StoreFailed
+from service.errors import InvalidRequest, StoreFailed
 from service.features.breaker import Breaker
-from service.features.packed import MAGIC, CorruptRow, pack, unpack
+from service.features.failures import failure
+from service.features.faults import Faults
+from service.features.packed import MAGIC, CorruptRow, RowTooLarge, pack, unpack
 from service.features.store import Changed, Hears, Row, RowKey, State
 
 WRITE_TIMEOUT_S = 5.0
@@ -93,14 +94,19 @@ class RedisFeatureStore:
         self._options = options or RedisOptions()
         self._channel = f"{self._options.prefix}changes"
         self._breaker = breaker or Breaker()
+        self._faults = Faults(self.name)
+        self._tls = url.startswith("rediss:")
+        self._answered = False
         self._reads = self._client(url, self._options.timeout_s, self._options.connections)
         self._writes = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
         self._notices = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
 
     @property
     def state(self) -> State:
-        """The breaker's."""
-        return self._breaker.state
+        """Failing while the breaker is not closed; unknown until Redis first answers, or once it has gone."""
+        if self._breaker.state != "closed":
+            return "failing"
+        return "ok" if self._answered else "unknown"
 
     @property
     def empty(self) -> bool:
@@ -124,10 +130,11 @@ class RedisFeatureStore:
         if self._breaker.state != "closed":
             _log.warning("redis answers again")
         self._breaker.succeeded()
+        self._answered = True
         rows = {}
         for at, (key, value) in enumerate(zip(keys, values, strict=True), 1):
             if value is not None:
-                rows[key] = _row(value)
+                rows[key] = self._row(key, value)
             if at % UNPACKED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return rows
@@ -136,11 +143,12 @@ class RedisFeatureStore:
         """Write rows whole, unless a later one is there, and publish the keys; how many were written.
 
         Raises:
+            InvalidRequest: a row takes more bytes than one may have; none was written.
             StoreFailed: Redis does not answer; all of them may have been written, or none.
         """
         names = [self.key(key) for key in rows]
         notice = ormsgpack.packb([list(key) for key in rows])
-        packed = [pack(row) for row in rows.values()]
+        packed = [_packed(key, row) for key, row in rows.items()]
         try:
             written = await self._writes.eval(_PUT, len(names), *names, MAGIC, self._channel, notice, *packed)
         except (RedisError, OSError) as error:
@@ -166,7 +174,7 @@ class RedisFeatureStore:
 
         def begun() -> None:
             nonlocal delay_s
-            delay_s = FIRST_DELAY_S
+            delay_s, self._answered = FIRST_DELAY_S, True
             hears(True)
 
         # Asked, as the client waits with `asyncio.wait_for`, which in Python 3.11 may swallow a cancellation.
@@ -176,6 +184,7 @@ class RedisFeatureStore:
             except Exception as error:  # without notices rows would be stale, and nobody would know why
                 if delay_s == FIRST_DELAY_S:
                     _log.error("redis: no notice of changes: %r; subscribing again", error)
+            self._answered = False
             hears(False)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, MOST_DELAY_S)
@@ -225,21 +234,17 @@ class RedisFeatureStore:
         before = self._breaker.state
         self._breaker.failed(call)
         if before == "closed" and self._breaker.state == "open":
-            _log.warning("redis: %s; answers are degraded until it is back", error)
+            _log.warning("%s; answers are degraded until it is back", self._failure(error))
 
     def _failure(self, error: Exception) -> StoreFailed:
-        match error:
-            case MaxConnectionsError():
-                return StoreFailed(self.name, "busy", "is busy: all connections to it are in use")
-            case RedisTimeout() | TimeoutError():
-                return StoreFailed(self.name, "timeout", "has not answered in time")
-            case ResponseError():
-                return StoreFailed(self.name, "refused", f"refused the command: {error}")
-            case ValueError():
-                return StoreFailed(
-                    self.name, "protocol", "answered what Redis does not; does the URL name one?"
-                )
-        return StoreFailed(self.name, "unreachable", "cannot be reached")
+        return failure(self.name, error, tls=self._tls)
+
+    def _row(self, key: RowKey, value: bytes) -> Row | None:
+        try:
+            return unpack(value)
+        except CorruptRow as error:
+            self._faults.tell(key, str(error))
+            return None
 
 
 def _replies(values: object, n: int) -> list[bytes | None]:
@@ -249,11 +254,11 @@ def _replies(values: object, n: int) -> list[bytes | None]:
     return values
 
 
-def _row(value: bytes) -> Row | None:
+def _packed(key: RowKey, row: Row) -> bytes:
     try:
-        return unpack(value)
-    except CorruptRow:
-        return None
+        return pack(row)
+    except RowTooLarge as error:
+        raise InvalidRequest(".".join(key), str(error)) from None
 
 
 async def _next(subscription: PubSub) -> Mapping[str, Any]:

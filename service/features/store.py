@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 from service.bundle.columns import Value
 
-State = Literal["closed", "half-open", "open"]
-"""Of a breaker: open while the store fails, half-open while one call tries whether it still does."""
+State = Literal["ok", "failing", "unknown"]
+"""Failing: it is only tried now and then, and answers do without it. Unknown: it has not answered yet."""
 
 RowKey = tuple[str, ...]
 """A table, then the parts of its key: ``("item", "17")``, ``("user_tag", "3", "cats")``."""
@@ -31,10 +31,13 @@ class Row:
     Attributes:
         stamp_ms: when it was written, in milliseconds since the epoch; of two rows the later one stays.
         fields: by the name of the table's column; a field it lacks is the bundle's, null is missing.
+        version: whose own table the row is of, as `features load VERSION` writes it; None for one that beats
+            the tables of every version.
     """
 
     stamp_ms: int
     fields: Mapping[str, Value]
+    version: str | None = None
 
 
 class FeatureStore(Protocol):
@@ -45,7 +48,7 @@ class FeatureStore(Protocol):
 
     @property
     def state(self) -> State:
-        """Of its breaker; a store that cannot fail is always `closed`."""
+        """Does it answer? One that cannot fail is always `ok`."""
 
     @property
     def empty(self) -> bool:

@@ -5,9 +5,10 @@ Worked out once for each cached row and version, for many rows at a time; a requ
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from service.bundle.columns import (
     Column,
@@ -21,14 +22,21 @@ from service.bundle.columns import (
     as_texts,
     as_vectors,
     column_of,
-    text,
 )
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
+from service.bundle.spelling import text
 from service.features.reads import TableReads
 from service.features.store import Row, RowKey
 
 T = TypeVar("T")
+
+
+class Fault(NamedTuple):
+    """A stored field that a version cannot read, and why."""
+
+    field: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +47,14 @@ class View:
         adds: values by path that differ from those of the version's own table.
         parts: texts of `TableReads.parts`, the stored one over the table's; None is missing.
         sound: can everything stored be read?
+        faults: what cannot, field by field.
         silent: does it add nothing, and is sound?
     """
 
     adds: Mapping[str, Value]
     parts: tuple[str | None, ...]
     sound: bool
+    faults: tuple[Fault, ...] = ()
     silent: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,30 +64,31 @@ class View:
 def views(
     encoder: Encoder, reads: TableReads, keys: Sequence[RowKey], rows: Sequence[Row | None]
 ) -> list[View]:
-    """Views ``[n]`` of the rows ``[n]`` with the given keys; a row is None where nothing is stored."""
-    if not reads.parts and not any(rows):
+    """Views ``[n]`` of the rows ``[n]`` with the given keys; a row is None where nothing is stored.
+
+    A row of a version's own table counts as none: that version has it already, and to the others it says
+    nothing.
+    """
+    stored = {at: row.fields for at, row in enumerate(rows) if row is not None and row.version is None}
+    if not reads.parts and not stored:
         return [View({}, (), True)] * len(keys)
     table = encoder.tables[reads.name]
     own = table.rows(*zip(*(key[1:] for key in keys), strict=True))
-    stored = {at: row.fields for at, row in enumerate(rows) if row is not None}
     names = reads.fields & frozenset().union(*stored.values())
     held = {
         name: _values(table.columns[name].pick(own)) if name in table.columns else [None] * len(keys)
         for name in names.union(reads.parts)
     }
     adds: list[dict[str, Value]] = [{} for _ in keys]
-    unsound: set[int] = set()
-    for name in names:
-        path, beside = f"{reads.name}.{name}", held[name]
-        differing = {
-            at: fields[name] for at, fields in stored.items() if name in fields and fields[name] != beside[at]
-        }
-        unreadable = _unreadable(encoder, path, differing)
-        unsound |= unreadable
-        readable = {at: value for at, value in differing.items() if at not in unreadable}
-        same = _same(readable, table.columns.get(name), beside, path)
-        for at in readable.keys() - same:
-            adds[at][path] = readable[at]
+    faults: defaultdict[int, list[Fault]] = defaultdict(list)
+    for name in sorted(names):
+        path = f"{reads.name}.{name}"
+        of_field = {at: fields[name] for at, fields in stored.items() if name in fields}
+        differing, unreadable = _differing(encoder, path, of_field, table.columns.get(name), held[name])
+        for at, value in differing.items():
+            adds[at][path] = value
+        for at, reason in unreadable.items():
+            faults[at].append(Fault(name, reason))
     parts = [
         tuple(part_text(adds[at].get(f"{reads.name}.{name}", held[name][at])) for name in reads.parts)
         for at in range(len(keys))
@@ -85,9 +96,22 @@ def views(
     # Most rows say what the table does: one view for all that are alike stays at hand.
     alike = {part: View({}, part, True) for part in set(parts)}
     return [
-        View(adds[at], parts[at], at not in unsound) if adds[at] or at in unsound else alike[parts[at]]
+        View(adds[at], parts[at], at not in faults, tuple(faults.get(at, ())))
+        if adds[at] or at in faults
+        else alike[parts[at]]
         for at in range(len(keys))
     ]
+
+
+def _differing(
+    encoder: Encoder, path: str, values: Mapping[int, Value], kind: Column | None, held: Sequence[Value]
+) -> tuple[dict[int, Value], dict[int, str]]:
+    """By position, the values that a column does not hold; and why those cannot be read that cannot."""
+    others = {at: value for at, value in values.items() if value != held[at]}
+    unreadable = _unreadable(encoder, path, others)
+    readable = {at: value for at, value in others.items() if at not in unreadable}
+    same = _same(readable, kind, held, path)
+    return {at: value for at, value in readable.items() if at not in same}, unreadable
 
 
 def _values(column: Column) -> list[Value]:
@@ -102,8 +126,8 @@ def part_text(value: Value) -> str | None:
     return None if value is None or value != value or isinstance(value, list) else text(value)
 
 
-def _unreadable(encoder: Encoder, path: str, values: Mapping[int, Value]) -> set[int]:
-    """The positions of values that the version cannot read."""
+def _unreadable(encoder: Encoder, path: str, values: Mapping[int, Value]) -> dict[int, str]:
+    """The positions of values that the version cannot read, each with the reason."""
     head, _, name = path.partition(".")
 
     def read(column: Column) -> None:
@@ -111,7 +135,8 @@ def _unreadable(encoder: Encoder, path: str, values: Mapping[int, Value]) -> set
         if head == "item" and name in encoder.attributes:
             as_numbers(column, path)
 
-    return values.keys() - {at for positions, _ in _pieces(values, path, read) for at in positions}
+    pieces = _pieces(values, path, read)
+    return {at: found.message for (at, *_), found in pieces if isinstance(found, FeatureError)}
 
 
 def _same(values: Mapping[int, Value], kind: Column | None, held: Sequence[Value], path: str) -> set[int]:
@@ -120,20 +145,30 @@ def _same(values: Mapping[int, Value], kind: Column | None, held: Sequence[Value
         return {at for at, value in values.items() if value is None}
     # One of another kind than the table's is not read so, and readable all the same.
     pieces = _pieces(values, path, lambda column: _values(_as(kind, column, path)))
-    read = {at: value for piece in pieces for at, value in zip(*piece, strict=True)}
-    return {at for at, value in read.items() if value == held[at]}
+    return {
+        at
+        for positions, found in pieces
+        if not isinstance(found, FeatureError)
+        for at, value in zip(positions, found, strict=True)
+        if value == held[at]
+    }
 
 
 def _pieces(
     values: Mapping[int, Value], path: str, read: Callable[[Column], T]
-) -> Iterator[tuple[Sequence[int], T]]:
-    """The positions of values that can be read, and what as: all of them together, or else by halves."""
+) -> Iterator[tuple[Sequence[int], T | FeatureError]]:
+    """The positions of values, and what they are read as: all of them together, or else by halves.
+
+    One that cannot be read comes alone, with what is wrong with it.
+    """
     if not values:
         return
     positions, half = list(values), len(values) // 2
     try:
         found = read(column_of(list(values.values()), path))
-    except FeatureError:
+    except FeatureError as error:
+        if not half:
+            yield positions, error
         for part in (positions[:half], positions[half:]) if half else ():
             yield from _pieces({at: values[at] for at in part}, path, read)
         return

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from service.loadtest import chart as charts
-from service.loadtest import options, preflight
+from service.loadtest import options, plan, preflight
 from service.loadtest.client import Target
 from service.loadtest.errors import LoadTestError
 from service.loadtest.histogram import need
@@ -52,6 +52,7 @@ def loadtest(
     tasks: options.Tasks = False,
     limit: options.Limit = None,
     deadline_ms: options.Deadline = None,
+    context: options.Context = None,
     timeout: options.Timeout = 10.0,
     connections: options.Connections = 32,
     in_flight: options.InFlight = 4_000,
@@ -84,14 +85,14 @@ def loadtest(
             need(library)
         _check_places(json, chart)
         target, mix = Target.parse(url), Mix.parse(candidates)
-        own_users, own_items = _own(users), _own(items)
+        own_users, own_items, fields = _own(users), _own(items), plan.context(context or ())
         if processes > min(connections, in_flight):
             raise LoadTestError("a process needs a connection; lower --processes, or raise --connections")
         catalogue = asyncio.run(preflight.ready(target, ranker, timeout))
         requests = Requests(
             own_users or ids(str(catalogue.users)),
             own_items or ids(str(catalogue.items)),
-            *(mix, zipf, ranker, tasks, limit, deadline_ms),
+            *(mix, zipf, ranker, tasks, limit, deadline_ms, fields),
         )
         requests.check()
         asyncio.run(preflight.try_one(target, requests, seed, timeout))

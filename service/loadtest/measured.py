@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,6 +19,8 @@ TIMEOUT = "timeout"
 NOT_SENT = "not sent"
 LATE = "generator late"
 """The generator turned to a request when the time for it was over."""
+REFUSED = ("4", "503", "refused", "cannot connect")
+"""How the kinds begin of what the service, or the system, says at once: no request has waited for it."""
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Window:
     """What was due in one part of a run."""
 
     latency: Durations = field(default_factory=Durations)
-    """from when a request was due to its whole answer; of those given up, to then"""
+    """from when a request was due to its slate; of those that waited and got none, to when that was known"""
     planned: int = 0
     errors: int = 0
 
@@ -55,6 +57,8 @@ class Measured:
     """ids that the service had no features for, by table"""
     stages: defaultdict[str, Durations] = field(default_factory=lambda: defaultdict(Durations))
     """the service's own times"""
+    failures: Durations = field(default_factory=Durations)
+    """from when a request was due to when it failed, of all that were sent"""
     lateness: Durations = field(default_factory=Durations)
     """from when a request was due to when its generator turned to it"""
     queueing: Durations = field(default_factory=Durations)
@@ -94,34 +98,31 @@ class Measured:
 
     def answer(self, window: Window, answer: Answer, latency_s: float, *, in_time: bool) -> None:
         """An answer came."""
-        if answer.status != 200:
-            self.fail(window, _kind(answer))
-            return
-        try:
-            slate = orjson.loads(answer.body)
-            version, degraded, defaults = slate["version"], slate["degraded"], slate["defaults"]
-            stages, ranked = slate["timings_ms"], len(slate["items"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            self.fail(window, "200 without a slate")
+        slate = _read(answer) if answer.status == 200 else None
+        if slate is None:
+            self.fail(window, _kind(answer), latency_s)
             return
         window.latency.record(latency_s)
         self.in_time += in_time
-        self.versions[version] += 1
-        self.degraded.update(degraded)
-        self.candidates += ranked
-        self.defaults.update(defaults)
-        for stage, ms in stages.items():
-            self.stages[stage].record(ms / 1e3)
+        self.versions[slate.version] += 1
+        self.degraded.update(slate.degraded)
+        self.candidates += slate.ranked
+        self.defaults.update(slate.defaults)
+        for stage, seconds in slate.stages.items():
+            self.stages[stage].record(seconds)
 
-    def fail(self, window: Window, kind: str) -> None:
-        """A request got no slate."""
+    def fail(self, window: Window, kind: str, waited_s: float | None = None) -> None:
+        """A request got no slate; it had waited so long, or was not sent at all.
+
+        One that waited counts in the latency: left out, it would flatter the service. One that was refused at
+        once would do so if it were in.
+        """
         window.errors += 1
         self.errors[kind] += 1
-
-    def give_up(self, window: Window, waited_s: float) -> None:
-        """No answer came in time. It counts with what it waited: left out, it would flatter the service."""
-        window.latency.record(waited_s)
-        self.fail(window, TIMEOUT)
+        if waited_s is not None:
+            self.failures.record(waited_s)
+            if waited(kind):
+                window.latency.record(waited_s)
 
     def add(self, other: Measured) -> None:
         """What another generator found in the same run."""
@@ -133,6 +134,7 @@ class Measured:
             getattr(self, name).update(getattr(other, name))
         for stage, durations in other.stages.items():
             self.stages[stage].add(durations)
+        self.failures.add(other.failures)
         self.lateness.add(other.lateness)
         self.queueing.add(other.queueing)
         self.backlog = [a + b for a, b in zip(self.backlog, other.backlog, strict=True)]
@@ -142,7 +144,7 @@ class Measured:
         """As what JSON can hold, to travel between processes."""
         windows = [(window.latency.encoded(), window.planned, window.errors) for window in self.windows]
         stages = {stage: durations.encoded() for stage, durations in self.stages.items()}
-        alone = {name: getattr(self, name).encoded() for name in ("lateness", "queueing")}
+        alone = {name: getattr(self, name).encoded() for name in ("failures", "lateness", "queueing")}
         return vars(self) | alone | {"windows": windows, "stages": stages}
 
     @staticmethod
@@ -155,6 +157,7 @@ class Measured:
             in_time=read["in_time"],
             candidates=read["candidates"],
             stages=defaultdict(Durations, stages),
+            failures=Durations(read["failures"]),
             lateness=Durations(read["lateness"]),
             queueing=Durations(read["queueing"]),
             backlog=read["backlog"],
@@ -173,6 +176,7 @@ class Measured:
             "achieved_rate": self.in_time / load.duration_s,
             "errors": self.errors,
             "latency_ms": self.latency.summary(),
+            "failed_ms": self.failures.summary(),
             "windows": [
                 {"planned": w.planned, "errors": w.errors, "latency_ms": w.latency.summary()}
                 for w in self.windows
@@ -192,8 +196,41 @@ def _summaries(durations: Mapping[str, Durations]) -> dict[str, dict[str, float 
     return {name: values.summary() for name, values in durations.items()}
 
 
+def waited(kind: str) -> bool:
+    """Has a request that failed so waited for it, as for an answer?"""
+    return not kind.startswith(REFUSED)
+
+
+class _Slate(NamedTuple):
+    """What an answer says."""
+
+    version: str
+    degraded: Counter[str]
+    ranked: int
+    defaults: Counter[str]
+    stages: dict[str, float]
+    """seconds"""
+
+
+def _read(answer: Answer) -> _Slate | None:
+    """The slate in an answer, if there is one."""
+    try:
+        said = orjson.loads(answer.body)
+        return _Slate(
+            version=str(said["version"]),
+            degraded=Counter(map(str, said["degraded"])),
+            ranked=len(said["items"]),
+            defaults=Counter({table: int(count) for table, count in said["defaults"].items()}),
+            stages={stage: float(ms) / 1e3 for stage, ms in said["timings_ms"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def _kind(answer: Answer) -> str:
     """A status, and the service's word for it where it gives one."""
+    if answer.status == 200:
+        return "200 without a slate"
     try:
         return f"{answer.status} {orjson.loads(answer.body)['error']['type']}"
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from service.loadtest.histogram import BEYOND, PERCENTILES
-from service.loadtest.measured import LATE, NOT_SENT, SAMPLES, TIMEOUT, Measured, counted
+from service.loadtest.measured import LATE, NOT_SENT, SAMPLES, TIMEOUT, Measured, counted, waited
 from service.loadtest.plan import Load
 
 GROWS = 0.05
@@ -123,10 +123,10 @@ class Judged:
     def _of_waits(self) -> Iterator[tuple[str, str]]:
         """What lies between a request and the service."""
         measured = self.measured
-        if (waited := measured.queueing.ms(99)) > QUEUED * measured.latency.ms(99):
+        if (queued := measured.queueing.ms(99)) > QUEUED * measured.latency.ms(99):
             yield (
                 "connections",
-                f"Much of the latency is the wait for a connection (p99 {waited:.1f} ms): all were in use. "
+                f"Much of the latency is the wait for a connection (p99 {queued:.1f} ms): all were in use. "
                 "Where callers have more of them, raise --connections.",
             )
         for kind, why in (
@@ -138,8 +138,19 @@ class Judged:
                     kind,
                     f"{count:,} requests were not sent: {why}. They count as errors, and have no latency.",
                 )
-        if measured.errors[TIMEOUT]:
-            yield TIMEOUT, "Requests that timed out count in the percentiles with the time that was waited."
+        sent = {kind: n for kind, n in measured.errors.items() if kind not in (NOT_SENT, LATE)}
+        if late := {kind: n for kind, n in sent.items() if waited(kind)}:
+            yield (
+                "failed",
+                f"Failed requests that waited count in the percentiles with the time that they did: "
+                f"{', '.join(counted(late))}.",
+            )
+        if refused := {kind: n for kind, n in sent.items() if not waited(kind)}:
+            yield (
+                "refused",
+                f"Refused requests have no part in the percentiles, which are of the others alone: "
+                f"{', '.join(counted(refused))}.",
+            )
 
     def _of_answers(self) -> Iterator[tuple[str, str]]:
         """What is odd about them."""

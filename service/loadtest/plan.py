@@ -6,8 +6,8 @@ answer came, is held up by a service that stalls, and so leaves out the worst of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,6 +16,9 @@ import orjson
 from numpy.typing import NDArray
 
 from service.loadtest.errors import LoadTestError
+
+Value = str | bool | int | float | list[str | int | float] | None
+"""of a feature, as a request has it"""
 
 
 class Arrivals(StrEnum):
@@ -89,6 +92,7 @@ class Requests:
     tasks: bool = False
     limit: int | None = None
     deadline_ms: float | None = None
+    context: Mapping[str, Value] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises LoadTestError where no such request can be made."""
@@ -108,6 +112,7 @@ class Requests:
         same |= {"tasks": True} if self.tasks else {}
         same |= {"limit": self.limit} if self.limit is not None else {}
         same |= {"deadline_ms": self.deadline_ms} if self.deadline_ms is not None else {}
+        same |= {"context": self.context} if self.context else {}
         cumulative = np.cumsum(weights / weights.sum())
         while True:
             size = int(random.choice(self.candidates.sizes, p=self.candidates.shares))
@@ -145,6 +150,24 @@ def ids(text: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise LoadTestError(f"{text} is neither a number of ids nor a file of them: {error}") from None
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def context(fields: Sequence[str]) -> dict[str, Value]:
+    """`hour=20`, `tab=feed` -> fields of a request's context: JSON where it is some, else text.
+
+    Raises:
+        LoadTestError: one is not written so, or is no value of a feature.
+    """
+    read: dict[str, Value] = {}
+    for written in fields:
+        name, equals, value = written.partition("=")
+        try:
+            read[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            read[name] = value
+        if not name or not equals or isinstance(read[name], dict):
+            raise LoadTestError(f"--context {written}: write a field and its value, as hour=20 or tab=feed")
+    return read
 
 
 def _bad_mix(text: str) -> LoadTestError:

@@ -102,6 +102,7 @@ class Report:
                 "tasks": wanted.tasks,
                 "limit": wanted.limit,
                 "deadline_ms": wanted.deadline_ms,
+                "context": wanted.context,
             },
             "slo_p99_ms": self.slo_p99_ms,
             "passed": self.passed(runs),
@@ -153,7 +154,9 @@ def _one(console: Console, judged: Judged) -> None:
     table = Table("milliseconds", *(_name(at) for at in COLUMNS))
     for column in table.columns[1:]:
         column.justify = "right"
-    table.add_row("latency", *_cells(measured.latency), style="bold", end_section=True)
+    table.add_row("latency", *_cells(measured.latency), style="bold", end_section=not measured.failures.count)
+    if measured.failures.count:
+        table.add_row("failed after", *_cells(measured.failures), style="red", end_section=True)
     for stage, durations in measured.stages.items():
         table.add_row(f"service: {escape(stage)}", *_cells(durations))
     table.add_section()

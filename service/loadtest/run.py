@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.loadtest.client import NotHttp, Pool
-from service.loadtest.measured import LATE, NOT_SENT, SAMPLES, Measured, Window
+from service.loadtest.measured import LATE, NOT_SENT, SAMPLES, TIMEOUT, Measured, Window
 from service.loadtest.plan import Load
 
 clock = time.monotonic
 """The same in every process of a machine, and finer than the event loop's."""
+
+
+SHORTEST_S = 0.01
+"""Less time than this is too little for the clock of the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,15 @@ class Run:
             tell: called now and then with what there is so far.
         """
         self._start = start
-        cpu = time.process_time()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(tell))
+            await _until(start)
+            begun, cpu = clock(), time.process_time()
             for at in due.tolist():
                 await _until(start + at)
                 self._send(group, at)
-        self.measured.cpu = [(time.process_time() - cpu) / (clock() - start)]
+            # While requests were due: the wait for the last answers would dilute it.
+            self.measured.cpu = [(time.process_time() - cpu) / max(clock() - begun, SHORTEST_S)]
         return self.measured
 
     def _send(self, group: asyncio.TaskGroup, at: float) -> None:
@@ -88,15 +94,15 @@ class Run:
             async with asyncio.timeout(planned + self._bounds.timeout_s - turned):
                 answer = await self._pool.ask(message, sent.append)
         except TimeoutError:
-            self.measured.give_up(window, clock() - planned)
+            self.measured.fail(window, TIMEOUT, clock() - planned)
         except ConnectionRefusedError:
-            self.measured.fail(window, "refused")
+            self.measured.fail(window, "refused", clock() - planned)
         except ConnectionError:
-            self.measured.fail(window, "reset")
+            self.measured.fail(window, "reset", clock() - planned)
         except OSError as error:
-            self.measured.fail(window, f"cannot connect: {error.strerror or error}")
+            self.measured.fail(window, f"cannot connect: {error.strerror or error}", clock() - planned)
         except NotHttp:
-            self.measured.fail(window, "no HTTP")
+            self.measured.fail(window, "no HTTP", clock() - planned)
         else:
             in_time = answer.at <= self._start + self._load.duration_s
             self.measured.answer(window, answer, answer.at - planned, in_time=in_time)

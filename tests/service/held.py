@@ -1,6 +1,7 @@
 """A batcher on an engine that the test holds: nothing runs until the test says so."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.batcher import Batcher, BatchRun
+from service.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Bench:
     max_rows: int = 100
     max_entries: int = 100
     max_queued_rows: int = 1_000
+    clock: Callable[[], float] = time.perf_counter
+    cost: Cost | None = None
     batches: list[list[str]] = field(default_factory=list)
     seen: list[BatchRun] = field(default_factory=list)
 
@@ -67,6 +71,8 @@ class Bench:
             max_entries=self.max_entries,
             max_queued_rows=self.max_queued_rows,
             observe=self.seen.append,
+            cost=self.cost,
+            clock=self.clock,
         )
 
     def run(self, entries: Sequence[Entry]) -> list[str]:
@@ -98,6 +104,16 @@ class Bench:
     def rest(self) -> tuple[int, int]:
         """What waits: entries and rows."""
         return self.batcher.pending_entries, self.batcher.pending_rows
+
+
+class ManualLoop(asyncio.SelectorEventLoop):
+    """Its clock stands still unless the test moves it."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        """The test's time."""
+        return self.now
 
 
 async def settle() -> None:

@@ -68,6 +68,7 @@ from pathlib import Path
 from service.app import create_app
 from service.settings import Settings
 from service.supervisor import listen
+from service.tally import Tally, make
 from service.worker import run_worker
 from tests.service.toy import ToyModel
 
@@ -80,7 +81,7 @@ def load(version):
 app = create_app(Settings(models=Path(sys.argv[1])), load)
 sock = listen("127.0.0.1", 0)
 print(sock.getsockname()[1], flush=True)
-run_worker(app, sock, drain_grace_s=0, on_drain=app.state.serving.drain)
+run_worker(app, sock, tally=Tally(make(1)), index=0, drain_grace_s=0, on_drain=app.state.serving.drain)
 """
 
 

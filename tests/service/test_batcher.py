@@ -121,27 +121,6 @@ async def test_an_idle_engine_takes_what_could_never_queue() -> None:
     assert await task == "A"
 
 
-async def test_retry_after_is_the_time_that_the_queue_needs() -> None:
-    """Unmeasured it is a second; measured it grows with the rows ahead."""
-    bench = Bench(max_queued_rows=100)
-
-    async def refusal() -> float:
-        (task,) = await bench.submit(Entry("refused", 101))
-        (error,) = await outcomes([task])
-        assert isinstance(error, Overloaded)
-        return error.retry_after_s
-
-    await bench.hold()
-    assert await refusal() == 1.0
-    await bench.engine.finish()
-    await bench.hold()
-    short = await refusal()
-    await bench.submit(Entry("a", 99))
-    assert await refusal() == pytest.approx(100 * short)
-    assert short > 0
-    await bench.engine.finish()
-
-
 async def test_the_observer_is_told_of_every_run() -> None:
     """Size, waiting and running time, and whether it failed."""
     bench = Bench()

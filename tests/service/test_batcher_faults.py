@@ -58,7 +58,6 @@ async def test_an_entry_cancelled_as_the_engine_comes_free_never_runs() -> None:
     gone, stays = await bench.submit(Entry("gone"), Entry("stays"))
     future, job = bench.engine.jobs.popleft()
     future.set_result(job())
-    await asyncio.sleep(0)
     gone.cancel()
     await settle()
     await bench.engine.finish()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -202,6 +203,28 @@ def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"rankserve: cannot listen on 127.0.0.1:{port}: ")
 
 
+def test_a_person_is_told_what_was_chosen(tmp_path: Path) -> None:
+    """In words and not as lines of a log."""
+    ours, theirs = pty.openpty()
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "serve",
+        "--models",
+        tmp_path,
+        "--port",
+        "0",
+    ]
+    service = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RANKSERVE_WORKERS": "1"}, stderr=theirs)
+    os.close(theirs)
+    with os.fdopen(ours) as terminal:
+        assert terminal.readline().startswith("this machine: ")
+        assert terminal.readline() == "1 worker: as set\n"
+        service.kill()
+        service.wait()
+
+
 @pytest.mark.parametrize("option", [["--port", "70000"], ["--workers", "0"], ["--provider", "tpu"]])
 def test_bad_options_are_refused_by_name(models: Path, option: Sequence[str]) -> None:
     """Before anything starts."""
@@ -221,14 +244,19 @@ def test_serve_starts_answers_and_ends_with_0(tmp_path: Path) -> None:
     )
     try:
         assert service.stderr is not None
-        line = next(line for line in service.stderr if "listening" in line)
-        address = re.search(r"http://[\d.]+:\d+", json.loads(line)["message"])
+        said: list[str] = []
+        while not said or "listening" not in said[-1]:
+            said.append(json.loads(service.stderr.readline())["message"])
+        assert "2 workers: as set" in said
+        address = re.search(r"http://[\d.]+:\d+", said[-1])
         assert address
         with httpx.Client(base_url=address[0], timeout=30) as client:
             assert client.get("/livez").status_code == 200
             assert client.get("/readyz").json()["status"] == "undeployed"
             assert client.post("/v1/rank", json={"candidates": [1]}).status_code == 503
-            assert "rankserve_requests_total" in client.get("/metrics").text
+            metrics = client.get("/metrics").text
+            assert "rankserve_requests_total" in metrics
+            assert re.search(r"rankserve_connections{pid=\"\d+\"} 1.0", metrics)
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     finally:

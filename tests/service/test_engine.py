@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from service.bundle.golden import agree
 from service.bundle.rows import Encoded
-from service.engine import FILL_ROWS, Engine, EngineOptions
+from service.device import Device, padded
+from service.engine import Engine, EngineOptions
 from service.errors import InferenceFailed
+from service.state import FILL_ROWS
 from tests.tiny import Tiny, write_tiny
 from tests.tiny_features import CROSS, ITEMS, USERS
 
-CPU = EngineOptions(provider="cpu", max_fresh=16)
+CPU = EngineOptions(provider="cpu", max_rows=16)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def engine(tiny: Tiny) -> Iterator[Engine]:
-    """The bundle's engine, with room for sixteen fresh items a run."""
+    """The bundle's engine, sixteen candidates a run."""
     engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, CPU)
     yield engine
     engine.close()
@@ -120,15 +122,15 @@ def test_a_batch_is_as_its_requests_alone(
     )
 
 
-def test_more_fresh_items_than_there_is_room_for_are_refused(tiny: Tiny, engine: Engine) -> None:
-    """The room is used to the last row; one more is an error, and the next run is as ever."""
-    ids, inline = [str(item) for item in range(17)], {at: {"length": 100.0 + at} for at in range(17)}
-    full = tiny.encoder.request("3", {}, {}, ids[:16], {at: inline[at] for at in range(16)})
-    assert len(full.fresh_at) == 16
-    check(tiny, engine, [full])
-    with pytest.raises(ValueError, match="17 items beyond the catalogue; a run takes 16"):
-        engine.run([tiny.encoder.request("3", {}, {}, ids, inline)])
-    check(tiny, engine, [full])
+def test_more_items_than_a_run_takes_are_ranked_in_parts(tiny: Tiny, engine: Engine) -> None:
+    """Fresh ones at both sides of every seam, in one request and in several."""
+    ids, inline = (
+        [str(item) for item in range(50)],
+        {at: {"length": 100.0 + at} for at in (0, 15, 16, 32, 49)},
+    )
+    long = tiny.encoder.request("3", {}, {}, ids, inline)
+    check(tiny, engine, [long])
+    check(tiny, engine, [request(tiny, "1", fresh=True, user="2"), long, request(tiny, *ids), long])
 
 
 def test_a_run_tells_how_long_its_stages_took(tiny: Tiny, engine: Engine) -> None:
@@ -170,7 +172,7 @@ def test_a_request_that_breaks_the_model_harms_no_other(tiny: Tiny, engine: Engi
     )
     with pytest.raises(InferenceFailed) as caught:
         engine.run([poison])
-    assert "out of data bounds" in str(caught.value.__cause__)
+    assert "out of bounds" in str(caught.value.__cause__)
     check(tiny, engine, [encoded])
 
 
@@ -189,7 +191,7 @@ def test_auto_takes_the_cpu_where_there_is_no_device(tiny: Tiny) -> None:
 def test_state_on_a_device_ranks_the_same(tiny: Tiny) -> None:
     """The way that a run takes there, with the processor for a device: fresh items, known ones, both."""
     engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, CPU)
-    engine._on_device = engine._copied_to("cpu")
+    engine._device = Device(engine._rank, tiny.manifest.outputs(), engine._state, "cpu")
     check(tiny, engine, [request(tiny, "5", "6")])
     check(tiny, engine, [request(tiny, "5", "6", fresh=True)])
     check(tiny, engine, [request(tiny, "9", fresh=True)])
@@ -205,13 +207,26 @@ def test_state_on_a_device_ranks_the_same(tiny: Tiny) -> None:
     engine.close()
 
 
+def test_a_device_meets_few_shapes() -> None:
+    """Rows are filled up to a power of two; the one row of a user that all share stays one."""
+    feeds: dict[str, Any] = {
+        "item_row": np.ones(5, np.int32),
+        "cross": np.ones((5, 2), np.float32),
+        "user": np.ones((1, 3)),
+    }
+    found = padded(feeds)
+    assert {name: array.shape for name, array in found.items()} == {
+        "item_row": (8,), "cross": (8, 2), "user": (1, 3)
+    }  # fmt: skip
+    assert (found["cross"].sum(), found["item_row"][5:].tolist()) == (10, [0, 0, 0])
+    assert len({len(padded({"item_row": np.ones(n)})["item_row"]) for n in range(1, 2049)}) == 12
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not has_device(), reason="no CUDA device here")
 def test_a_device_gives_the_same_scores(tiny: Tiny) -> None:
     """With the state on the device, fresh items, and several requests a run."""
-    cuda = Engine(
-        tiny.folder, tiny.manifest, tiny.encoder.items, EngineOptions(provider="cuda", max_fresh=16)
-    )
+    cuda = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, EngineOptions(provider="cuda", max_rows=16))
     batch = [
         request(tiny, "5", "6", fresh=True),
         request(tiny, "7", user=None),

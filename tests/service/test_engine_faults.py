@@ -105,6 +105,14 @@ def test_a_manifest_of_other_state_is_refused(tiny: Tiny) -> None:
         open_engine(tiny, restated(tiny.manifest, user_state=("user_experts",)))
 
 
+def test_state_without_an_item_a_row_is_refused(tiny: Tiny) -> None:
+    """Another axis would have to be gathered value by value."""
+    experts, gates = tiny.manifest.state
+    other = experts.model_copy(update={"shape": (24, 0), "item_axis": 1})
+    with pytest.raises(BundleError, match=r"\['item_experts'\] have no item a row; export .*item_axis 0"):
+        open_engine(tiny, restated(tiny.manifest, state=(other, gates)))
+
+
 def test_a_schema_of_other_widths_is_refused(tiny: Tiny) -> None:
     """A feature more or less than the graphs were made for, on any side."""
     features = tiny.manifest.features

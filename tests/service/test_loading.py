@@ -93,7 +93,7 @@ def test_a_formula_that_reads_no_number_is_refused(tmp_path: Path, name: str) ->
     """When the bundle is loaded, and not with every request."""
     formula = FusionFormula.model_validate({"groups": [{"factors": [{"item": name, "default": 1.0}]}]})
     folder = write_tiny(tmp_path, "v1", alter=lambda made: made.model_copy(update={"fusion": formula})).folder
-    options = ModelOptions(EngineOptions(provider="cpu", max_fresh=64), max_batch_rows=64)
+    options = ModelOptions(EngineOptions(provider="cpu", max_rows=64), max_batch_rows=64)
     with (
         ThreadPoolExecutor(1) as executor,
         pytest.raises(BundleError, match=f"{name}: unknown item attribute"),

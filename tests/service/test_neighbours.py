@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from service.batcher import Batcher, BatchRun
 from service.bundle.golden import disagreement
 from service.bundle.manifest import TOLERANCE
 from service.bundle.rows import Columns, Encoded
+from service.device import Device
 from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
 from tests.tiny import Tiny, write_tiny
@@ -28,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def engine(tiny: Tiny) -> Iterator[Engine]:
     """The bundle's engine."""
-    engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, EngineOptions("cpu", max_fresh=16))
+    engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, EngineOptions("cpu", max_rows=16))
     yield engine
     engine.close()
 
@@ -81,15 +81,13 @@ def test_the_devices_way_gives_the_same_scores(tiny: Tiny, engine: Engine) -> No
 
     The bound state is the catalogue's alone, and no run writes to it.
     """
-    bound = [
-        ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array.take(np.arange(201), spec.item_axis)))
-        for spec, array in zip(tiny.manifest.state, engine._state, strict=True)
-    ]
-    before = [value.numpy().copy() for value in bound]
-    engine._on_device = bound
+    engine._device = Device(engine._rank, tiny.manifest.outputs(), engine._state, "cpu")
+    bound = engine._device._catalogue
+    before = {name: value.numpy().copy() for name, value in bound.items()}
     batch = [request.encode(tiny.encoder) for request in tiny_requests()]
     for requests in (batch, *([alone] for alone in batch)):
         for encoded, inference in zip(requests, engine.run(requests), strict=True):
             check(tiny, encoded, inference)
-    for value, untouched in zip(bound, before, strict=True):
-        np.testing.assert_array_equal(value.numpy(), untouched)
+    for name, value in bound.items():
+        assert len(value.numpy()) == len(tiny.encoder.items)
+        np.testing.assert_array_equal(value.numpy(), before[name])

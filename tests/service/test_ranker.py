@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.bundle.errors import FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
+from service.cost import Cost
 from service.errors import DeadlineExceeded, Overloaded, UnknownRanker
 from service.ranker import Slate, best
 from service.wire import RankRequest
@@ -102,6 +103,25 @@ async def test_a_request_that_finds_no_room_is_not_encoded(tmp_path: Path) -> No
             await rank(service, RankRequest(candidates=["1"] * 5, user={"age": "old"}))
         model.free.set()
         await asyncio.gather(*slates)
+
+
+async def test_a_request_that_cannot_be_in_time_is_not_encoded(service: Toy) -> None:
+    """What runs takes longer than it may: refused before anything in it is read, while others wait."""
+    model = service.models["up"]
+    model.batcher._cost = Cost().after(1, 100.0)
+    model.free.clear()
+    slate = asyncio.create_task(rank(service, RankRequest(candidates=["1"]), within_s=500))
+    while not model.begun.is_set():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="raise deadline_ms"):
+        await rank(service, RankRequest(candidates=["1"], user={"age": "old"}), within_s=50)
+    with pytest.raises(DeadlineExceeded):
+        await rank(service, RankRequest(candidates=["1"], user={"age": "old"}), within_s=-1)
+    patient = asyncio.create_task(rank(service, RankRequest(candidates=["1"]), within_s=500))
+    while not model.batcher.pending_rows:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    model.free.set()
+    await asyncio.gather(slate, patient)
 
 
 async def test_what_no_feature_reads_makes_nobody_known(service: Toy) -> None:

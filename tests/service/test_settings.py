@@ -44,8 +44,8 @@ def test_the_password_of_redis_is_never_shown(url: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"port": 70_000}, {"workers": 0}, {"provider": "tpu"}, {"token": ""}, {"deadline_ms": 0},
-        {"max_candidates": 0}, {"deadline_ms": float("inf")},
+        {"port": 70_000}, {"workers": 0}, {"provider": "tpu"}, {"share_runs": "always"}, {"token": ""},
+        {"max_candidates": 0}, {"deadline_ms": 0}, {"deadline_ms": float("inf")},
         {"deadline_ms": 5_000, "max_deadline_ms": 1_000}, {"max_candidates": 300, "max_queued_rows": 299},
         {"drain_grace_s": 60}, {"no_such": 1}, {"redis": ""}, {"redis": "localhost:6379"},
         {"redis": "http://host"}, {"redis": "redis://host:port"}, {"redis": "redis://host?socket_timeout=9"},

@@ -226,6 +226,17 @@ async def test_a_death_that_cannot_be_told_is_logged(caplog: pytest.LogCaptureFi
         await run.until(lambda: caplog.text.count("has pid") == 3)
 
 
+async def test_workers_share_a_folder_for_state(tmp_path: Path) -> None:
+    """In the one that was asked for; it goes with the last of them."""
+    async with supervised(workers=2, environment={"RANKSERVE_STATE_DIR": str(tmp_path)}) as run:
+        await run.ask()
+        (folder,) = tmp_path.iterdir()  # noqa: ASYNC240  a test waits for nothing else
+        assert is_folder(str(folder))
+        run.supervisor.stop()
+        assert await run.code == 0
+    assert not is_folder(str(folder))
+
+
 async def test_one_worker_alone_shares_no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nobody to share them with, and no death to tell."""
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)

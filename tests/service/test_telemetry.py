@@ -32,6 +32,21 @@ def test_requests_are_counted_by_route_and_outcome() -> None:
     assert found['rankserve_request_seconds_count{route="/v1/rank"}'] == 2
 
 
+def test_what_became_of_items_state_is_counted() -> None:
+    """What is new of what each version has counted so far; one that comes back begins anew."""
+    telemetry = Telemetry()
+    for counts in (
+        {"a": {"hit": 5, "miss": 1}},
+        {"a": {"hit": 9, "miss": 1}, "b": {"hit": 2}},
+        {"b": {"hit": 2}},
+    ):
+        telemetry.state(counts)
+    telemetry.state({"a": {"hit": 1, "miss": 1}, "b": {"hit": 2}})
+    found = figures(telemetry)
+    assert found['rankserve_state_items_total{found="hit"}'] == 5 + 4 + 2 + 1
+    assert found['rankserve_state_items_total{found="miss"}'] == 1 + 1
+
+
 def test_a_slate_gives_its_stages_in_seconds() -> None:
     """A stage a histogram, with buckets that tell one millisecond from two."""
     telemetry = Telemetry()

@@ -2,7 +2,8 @@
 
 `GET /readyz` is 200, or 503 while draining; every other path answers with the worker's pid, after as many
 seconds as the path says: `/0.2`. TINY_BROKEN names the worker that fails at start, TINY_SLOW one that hangs;
-TINY_LINGER is how long, in seconds, a worker waits for requests on their way when it has ceased to accept.
+TINY_LINGER is how long, in seconds, a worker waits for requests on their way when it has ceased to accept;
+TINY_PATIENCE how many looks it leaves a caller to a worker with fewer connections.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import os
 import sys
 import time
 
+from service.door import PATIENCE
 from service.supervisor import Supervisor, inherited, listen
 from service.worker import LINGER_S, Message, Receive, Send, run_worker
 
@@ -64,7 +66,16 @@ def main(role: str, grace_s: str, workers: str = "2", drain_limit_s: str = "20")
         place = inherited()
         app = TinyApp(str(place.index))
         linger_s = float(os.environ.get("TINY_LINGER", LINGER_S))
-        run_worker(app, place.sock, drain_grace_s=float(grace_s), on_drain=app.drain, linger_s=linger_s)
+        run_worker(
+            app,
+            place.sock,
+            tally=place.tally,
+            index=place.index,
+            drain_grace_s=float(grace_s),
+            on_drain=app.drain,
+            linger_s=linger_s,
+            patience=int(os.environ.get("TINY_PATIENCE", PATIENCE)),
+        )
         return 0
     supervisor = Supervisor(
         [sys.executable, "-m", "tests.service.tiny_service", "worker", grace_s],

@@ -34,7 +34,9 @@ from service.bundle.schema import FeatureSchema
 from service.bundle.vocabulary import Vocabulary
 from service.engine import Inference
 from service.errors import InferenceFailed
+from service.precision import Chosen
 from service.settings import Settings
+from service.state import StateFigures
 
 A = TypeVar("A")
 ITEMS, USERS = strings("123456789"), strings("123")
@@ -68,6 +70,8 @@ class ToyModel:
     """A version in memory. Its engine tells when it has `begun` a run, and goes on when it is `free`."""
 
     provider = "toy"
+    state = StateFigures("resident", 3, 300, "float32", False, {"hit": 7, "miss": 2, "evicted": 0})
+    precision = Chosen(precision="float32")
     formula = FORMULA
 
     def __init__(self, version: str, executor: ThreadPoolExecutor, max_queued_rows: int = 1_000) -> None:

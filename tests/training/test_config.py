@@ -105,6 +105,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"tasks": [{"name": "click", "weight": -1}]}, r"tasks\.click\.weight: "),
     ({"tasks": [{**TASKS[0], "weight": 0}, *TASKS[1:]]}, r"tasks\.click\.weight: 0 .*nothing else trains it"),
     ({"train": {"epochs": "many"}}, r"train\.epochs: "),
+    ({"export": {"state": "bfloat16"}}, r"export\.state: "),
+    ({"export": {"int8_least_tau": 1.5}}, r"export\.int8_least_tau: "),
     ({"train": {"learning_rate": float("inf")}}, r"train\.learning_rate: .*finite"),
     (
         {"split": {"train_until": 20240503, "validate_until": 20240503}},

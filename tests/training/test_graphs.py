@@ -19,8 +19,9 @@ from service.bundle.rows import Encoded
 from service.bundle.schema import Side
 from service.engine import Engine, EngineOptions, open_session
 from tests.training.worlds import ITEMS, Exported
-from training.export import flat_arrays, torch_scores
+from training.export.parity import flat_arrays
 from training.graphs import Scores, state_arrays
+from training.trained import torch_scores
 
 CPU = EngineOptions(provider="cpu")
 CONTEXT: dict[str, Value] = {"hour": 20, "tab": "search", "position": "3"}

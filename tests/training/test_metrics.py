@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.metrics import auc, correlation, fused_gauc, gauc, log_loss, mae, ndcg_at, pcoc, rmse
+from training.metrics import (
+    auc,
+    correlation,
+    fused_gauc,
+    gauc,
+    kendall_tau,
+    log_loss,
+    mae,
+    ndcg_at,
+    pcoc,
+    rmse,
+)
 
 Row = tuple[float, float, int]  # score, label, group
 
@@ -115,6 +126,26 @@ def test_fused_gauc_is_gauc_against_every_task() -> None:
 def test_ndcg_is_a_loop_over_slates(rows: list[Row], k: int) -> None:
     """NDCG@k averages DCG over ideal DCG of every group that has a gain; None without one."""
     assert ndcg_at(k, *columns(rows)) == pytest.approx(ndcg_by_loop(k, labelled(rows)))
+
+
+def tau_by_pairs(rows: list[Row]) -> float | None:
+    """Every pair of a group that the reference orders: 1 where the scores do so, too, -1 the other way."""
+    pairs = [(a[0] - b[0], a[1] - b[1]) for a, b in product(rows, rows) if a[2] == b[2] and a[1] != b[1]]
+    signs = [math.copysign(1, ours * theirs) if ours else 0.0 for ours, theirs in pairs]
+    return sum(signs) / len(signs) if signs else None
+
+
+@given(rows=st.lists(st.tuples(SCORES, GAINS, st.integers(0, 3)), max_size=20))
+def test_tau_is_a_loop_over_pairs(rows: list[Row]) -> None:
+    """Pairs of all groups count alike, ties of the scores for nothing; the reference's are left out."""
+    expected = tau_by_pairs(labelled(rows))
+    assert kendall_tau(*columns(rows)) == (None if expected is None else pytest.approx(expected))
+
+
+def test_tau_passes_over_what_is_a_rounding_error_apart() -> None:
+    """Two numbers that differ in the eighth digit have no order to keep."""
+    assert kendall_tau([2.0, 1.0, 3.0], [0.3, 0.3 + 1e-9, 0.4], [0] * 3) == 1.0
+    assert kendall_tau([2.0, 1.0], [0.3, 0.3 + 1e-9], [0] * 2) is None
 
 
 def test_ndcg_of_a_known_slate() -> None:

@@ -20,11 +20,11 @@ from service.bundle.encoder import Encoder
 from service.bundle.manifest import Manifest
 from training.config import TrainingConfig, parse_config
 from training.examples import Examples, encode, model_inputs, split_log
-from training.export import Trained
 from training.features import fit_features
 from training.fit import Epoch, fit
 from training.impressions import Impressions, Log
 from training.models import MultiTaskModel, build
+from training.trained import Trained
 
 USERS, ITEMS = 30, 50
 DAYS = (20240429, 20240430, 20240501, 20240502, 20240503, 20240504)

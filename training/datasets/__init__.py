@@ -11,7 +11,7 @@ from service.bundle.errors import FeatureError
 from training.datasets import census, kuairand, synthetic, tabular
 from training.datasets.census import CensusConfig
 from training.datasets.kuairand import KuaiRandConfig
-from training.datasets.tabular import TabularConfig
+from training.datasets.tabular_config import TabularConfig
 from training.datasets.world import SyntheticConfig
 from training.impressions import Log
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.bundle.columns import Column, Numbers, Strings, Table, Texts, strings
 from service.bundle.errors import FeatureError
+from training.datasets.lines import check_rows, reading
 from training.impressions import Impressions, Log
 
 TRAIN_DAY: Final = 20000101
@@ -105,7 +106,8 @@ def _frame(folder: Path, name: str) -> pd.DataFrame:
     if not there:
         raise FileNotFoundError(f"{folder}: no {name} or {name}.gz; is this a folder of census-income?")
     path = there[0]
-    try:
+    with reading(path, "is no census file"):
+        check_rows(path, header=False)
         frame = pd.read_csv(
             path, header=None, dtype=str, skipinitialspace=True, keep_default_na=False, na_values=["?"]
         )
@@ -113,8 +115,6 @@ def _frame(folder: Path, name: str) -> pd.DataFrame:
             raise ValueError(f"it has {len(frame.columns)} columns in place of {len(COLUMNS)}")
         frame.columns = pd.Index(COLUMNS)
         frame[list(NUMBERS)] = frame[list(NUMBERS)].astype(np.float64)
-    except ValueError as error:
-        raise FeatureError(path.name, f"is no census file: {error}") from None
     frame["income"] = frame["income"].str.removesuffix(".")
     if (odd := ~frame["income"].isin([OVER, UNDER])).any():
         found = frame["income"][odd].iloc[0]

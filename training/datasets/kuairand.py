@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, strings, text
+from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, strings
 from service.bundle.errors import FeatureError
+from service.bundle.spelling import text
+from training.datasets.lines import check_once, check_rows, reading
 from training.impressions import Impressions, Log
 
 LABELS = {
@@ -36,6 +38,7 @@ STAYS = ("play_time_ms", "profile_stay_time", "comment_stay_time")
 USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 ITEM_NUMBERS = ("video_duration",)
 HISTORIES = ("watch_seq", "long_watch_seq", "like_seq")
+KEYS = ("user_id", "video_id")
 
 
 class KuaiRandConfig(BaseModel):
@@ -138,7 +141,9 @@ def _table(folder: Path, pattern: str, needed: Collection[str]) -> pd.DataFrame:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if path.name.endswith((".csv", ".csv.gz")))
+    files = sorted(path for path in folder.glob(pattern) if path.name.endswith((".csv", ".csv.gz")))
+    check_once(files)
+    return files
 
 
 def _frame(path: Path, needed: Collection[str]) -> pd.DataFrame:
@@ -147,10 +152,9 @@ def _frame(path: Path, needed: Collection[str]) -> pd.DataFrame:
     dtypes = dict.fromkeys(integers, "int64") | dict.fromkeys(numbers, "float64")
     # Lists of one would be read as numbers, and these as 39.0 where a row has none.
     dtypes |= dict.fromkeys(texts, "str")
-    try:
+    with reading(path, "is no KuaiRand file"):
+        check_rows(path, filled=KEYS)
         frame = pd.read_csv(path, dtype=dtypes)
-    except ValueError as error:
-        raise FeatureError(path.name, f"is no KuaiRand file: {error}") from None
     if missing := sorted(set(needed) - set(frame.columns)):
         raise FeatureError(path.name, f"has no column {', '.join(missing)}; is this a KuaiRand file?")
     return frame

@@ -7,181 +7,27 @@ measured on the values that it brings along, and the table, which is what serves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, Self
+import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    FiniteFloat,
-    StringConstraints,
-    model_validator,
-)
 
-from service.bundle.columns import Column, Numbers, Table, as_numbers, as_texts, text
+from service.bundle.columns import Column, Numbers, Strings, Table, as_numbers, as_texts
 from service.bundle.errors import FeatureError
-from service.bundle.kinds import Frozen, Name
-from training.datasets.files import Folder, Frame
+from service.bundle.spelling import text
+from training.datasets.files import Folder
+from training.datasets.frames import Frame
 from training.datasets.last_seen import last_seen
+from training.datasets.tabular_config import LabelConfig, TableConfig, TabularConfig
 from training.datasets.times import days, instants
 from training.impressions import Impressions, Log
 
+MISSED = 0.5
+"""of the log's rows: where more have an id that a table of a file lacks, it is told"""
 
-def _inside(pattern: str) -> str:
-    if PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
-        raise ValueError(f"{pattern!r} leaves the folder of --data; name a file in it")
-    return pattern
-
-
-def _renamed(fields: Any) -> Any:
-    """A list of columns as fields of the same names."""
-    return {column: column for column in fields} if isinstance(fields, list | tuple) else fields
-
-
-ColumnName = Annotated[str, StringConstraints(min_length=1)]
-FilePattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(_inside)]
-Fields = Annotated[dict[Name, ColumnName], BeforeValidator(_renamed)]
-"""field -> column; a list of columns where they are called the same"""
-
-
-class LabelConfig(Frozen):
-    """A label from a column: the number that it holds, or 1 and 0 by a condition on it.
-
-    Attributes:
-        column: of the log.
-        above: 1 where the number is greater.
-        equals: 1 where the value is this one.
-        empty: the label where the column is empty; unknown, and so left out, without it.
-    """
-
-    column: ColumnName
-    above: FiniteFloat | None = None
-    equals: str | bool | int | FiniteFloat | None = None
-    empty: FiniteFloat | None = None
-
-    @model_validator(mode="after")
-    def _holds(self) -> Self:
-        if self.above is not None and self.equals is not None:
-            raise ValueError("above and equals exclude each other; keep one")
-        return self
-
-
-class TableConfig(Frozen):
-    """A table: a file with a row a key, or columns of the log.
-
-    Attributes:
-        file: CSV or Parquet in the folder; a pattern reads several. None: columns of the log.
-        key: columns of the id, in the order of the config's ``tables``; a table ``user`` or ``item`` needs
-            none where they are called as in the log.
-        fields: every other column of the file where none is named.
-    """
-
-    file: FilePattern | None = None
-    key: Annotated[
-        tuple[ColumnName, ...], BeforeValidator(lambda key: [key] if isinstance(key, str) else key)
-    ] = ()
-    fields: Fields | None = None
-
-
-class TabularConfig(Frozen):
-    """Where the files lie is the command line's ``--data``.
-
-    Attributes:
-        log: CSV (gzipped or not) or Parquet with a row an impression; a pattern reads several.
-        user: column of the user's id.
-        item: column of the item's id.
-        time: column of the time or day: see `times.instants`.
-        time_format: how `time` is written where it is in no usual way, as of `datetime.strptime`.
-        time_fields: of the time to give as context: hour (0 to 23), weekday (0 is Monday).
-        context: columns of what held at that moment.
-        labels: by name, a column or a condition on one.
-        tables: ``user``, ``item`` and others.
-        lists: separators of columns that hold lists, by column.
-        delimiter: of a CSV.
-        missing: what stands for a missing value in a CSV, beside an empty one.
-    """
-
-    name: Literal["tabular"]
-    log: FilePattern
-    user: ColumnName
-    item: ColumnName
-    time: ColumnName
-    time_format: str | None = None
-    time_fields: tuple[Literal["hour", "weekday"], ...] = ()
-    context: Fields = Field(default_factory=dict)
-    labels: Annotated[
-        dict[
-            Name,
-            Annotated[LabelConfig, BeforeValidator(lambda it: {"column": it} if isinstance(it, str) else it)],
-        ],
-        Field(min_length=1),
-    ]
-    tables: dict[Name, TableConfig] = Field(default_factory=dict)
-    lists: dict[ColumnName, Annotated[str, StringConstraints(min_length=1)]] = Field(default_factory=dict)
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
-    missing: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _holds(self) -> Self:
-        for name, table in self.tables.items():
-            if not self.key(name):
-                raise ValueError(f"tables.{name}: key is missing; name the columns of its id")
-            if table.file is None and not table.fields:
-                raise ValueError(
-                    f"tables.{name}: name its file, or the columns of the log that are its fields"
-                )
-            given = {"user": self.user, "item": self.item}.get(name)
-            if table.file is None and given and self.key(name) != (given,):
-                raise ValueError(
-                    f"tables.{name}.key: of the log it is {given!r}; leave it out, or rename the table"
-                )
-        of_label = {label.column: name for name, label in self.labels.items()}
-        for field, column in self._of_log():
-            if column in of_label:
-                raise ValueError(
-                    f"{field}: {column!r} is what the label {of_label[column]!r} is made of, known only after"
-                    " the fact; leave it out"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _names(self) -> Self:
-        if twice := sorted(self.context.keys() & set(self.time_fields)):
-            raise ValueError(f"context.{twice[0]}: is one of time_fields, too; rename it, or leave one out")
-        tables = self.tables.values()
-        if any(table.file is not None and table.fields is None for table in tables):
-            return self  # that file tells its columns when it is read
-        of_tables = (column for table in tables for column in (*table.key, *(table.fields or {}).values()))
-        if strange := sorted(self.lists.keys() - {*self.columns(), *of_tables}):
-            raise ValueError(f"lists.{strange[0]}: no such column is read; is it misspelled?")
-        return self
-
-    def key(self, table: str) -> tuple[str, ...]:
-        """Columns of a table's key."""
-        named = self.tables[table].key if table in self.tables else ()
-        ids = {"user": (self.user,), "item": (self.item,)}
-        return named or ids.get(table, ())
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the log that are read."""
-        labels = (label.column for label in self.labels.values())
-        keys = (key for name, table in self.tables.items() if table.file is None for key in self.key(name))
-        fields = (column for _, column in self._of_log())
-        return tuple(dict.fromkeys([self.user, self.item, self.time, *labels, *keys, *fields]))
-
-    def _of_log(self) -> Iterator[tuple[str, str]]:
-        """The fields that columns of the log become, each with its column."""
-        for field, column in self.context.items():
-            yield f"context.{field}", column
-        for name, table in self.tables.items():
-            if table.file is None:
-                for field, column in (table.fields or {}).items():
-                    yield f"tables.{name}.fields.{field}", column
+_log = logging.getLogger(__name__)
 
 
 def read(config: TabularConfig, data: Path) -> Log:
@@ -201,8 +47,17 @@ def read(config: TabularConfig, data: Path) -> Log:
         raise FeatureError(config.log, f"column {config.time!r} {error}") from None
     order = np.argsort(times, kind="stable")
     log, times = log.take(order), times[order]
-    users, items = log.keys(config.user), log.keys(config.item)
+    users, items = (log.whole(column, log.ids(column)) for column in (config.user, config.item))
     tables, inline = _tables(config, folder, log)
+    of_files = {
+        f"{name}.{field}": f"column {field!r} of {table.file}"
+        for name, table in config.tables.items()
+        if table.fields is None
+        for field in tables[name].columns
+    }
+    for name, ids in (("user", users), ("item", items)):
+        if (file := config.tables.get(name, TableConfig()).file) is not None:
+            _check_known(file, tables[name], ids)
     impressions = Impressions(
         user_id=users,
         item_id=items,
@@ -211,7 +66,7 @@ def read(config: TabularConfig, data: Path) -> Log:
         labels={name: _label(f"dataset.labels.{name}", label, log) for name, label in config.labels.items()},
         inline=inline,
     )
-    return Log(impressions, tables)
+    return Log(impressions, tables, places=config.places() | of_files)
 
 
 def _context(config: TabularConfig, log: Frame, times: NDArray[np.datetime64]) -> dict[str, Column]:
@@ -252,29 +107,59 @@ def _tables(config: TabularConfig, folder: Folder, log: Frame) -> tuple[dict[str
     """Tables by name, and what the rows of the log say themselves of their fields, by path."""
     tables: dict[str, Table] = {}
     inline: dict[str, Column] = {}
+    read = set(config.columns())
     for name in {"user": None, "item": None} | dict.fromkeys(config.tables):
         table, key = config.tables.get(name, TableConfig()), config.key(name)
         if table.file is not None:
-            tables[name] = _table_of_file(name, table, key, folder)
+            frame = folder.read(
+                table.file, [*key, *(table.fields or {}).values()], whole=table.fields is None
+            )
+            read.update(frame.data.columns)
+            tables[name] = _table_of_file(config, name, frame)
             continue
         columns = {field: log.column(column) for field, column in (table.fields or {}).items()}
         inline |= {f"{name}.{field}": column for field, column in columns.items()}
-        tables[name] = last_seen(name, [as_texts(log.column(part), part) for part in key], columns)
+        tables[name] = last_seen(name, [_ids(config, name, log, part) for part in key], columns)
+    if strange := sorted(config.lists.keys() - read):
+        raise FeatureError(f"dataset.lists.{strange[0]}", "no such column is read; is it misspelled?")
     return tables, inline
 
 
-def _table_of_file(name: str, table: TableConfig, key: Sequence[str], folder: Folder) -> Table:
-    file = table.file or ""
-    wanted = [*key, *(table.fields or {}).values()]
-    frame = folder.read(file, wanted, whole=table.fields is None)
-    keys = [frame.keys(part) for part in key]
+def _table_of_file(config: TabularConfig, name: str, frame: Frame) -> Table:
+    table, key = config.tables[name], config.key(name)
+    keys = [frame.whole(part, _ids(config, name, frame, part)) for part in key]
     repeated = pd.DataFrame(dict(enumerate(keys))).duplicated().to_numpy()
     if repeated.any():
         twice = ", ".join(repr(part[repeated][0]) for part in keys)
         raise FeatureError(
-            file,
+            frame.file,
             f"the key {', '.join(key)} comes again in {int(repeated.sum()):,} rows, {twice} among them;"
             " keep one row a key",
         )
     fields = table.fields or {column: column for column in frame.data.columns if column not in key}
     return Table(name, keys, {field: frame.column(column) for field, column in fields.items()})
+
+
+def _ids(config: TabularConfig, table: str, frame: Frame, column: str) -> Strings:
+    """A part of a table's key: users and items as they stand, all else as what looks it up is spelled."""
+    own = table in ("user", "item") or column in (config.user, config.item)
+    return frame.ids(column) if own else frame.texts(column)
+
+
+def _check_known(file: str, table: Table, ids: Strings) -> None:
+    """Warn where a table lacks most of the log's ids: they would all be ranked as average ones.
+
+    Raises:
+        FeatureError: it has none of them.
+    """
+    missed = table.rows(ids) == 0
+    if missed.mean() <= MISSED:
+        return
+    has = repr(str(table.keys[0][0])) if len(table) else "nothing"
+    what = (
+        f"has no row of {int(missed.sum()):,} of the log's {len(ids):,} {table.name} ids, "
+        f"{str(ids[missed][0])!r} among them; it has {has}: are they spelled alike?"
+    )
+    if missed.all():
+        raise FeatureError(file, what)
+    _log.warning("%s: %s", file, what)

@@ -49,6 +49,11 @@ def days(times: NDArray[np.datetime64]) -> NDArray[np.int32]:
     return day
 
 
+def _unit(number: float) -> str:
+    """What a time since 1970 is likely to count."""
+    return next(unit for unit, beyond in UNITS if number < beyond)
+
+
 def _parsed(known: pd.Series, texts: pd.Series, form: str | None) -> pd.Series:
     """The times, NaT where a text is none."""
     if pd.api.types.is_datetime64_any_dtype(known):
@@ -59,6 +64,11 @@ def _parsed(known: pd.Series, texts: pd.Series, form: str | None) -> pd.Series:
         numbers = texts.astype(np.float64)
         if numbers.between(FIRST_DATE, LAST_DATE).all():
             return pd.to_datetime(texts, format="%Y%m%d", utc=True, errors="coerce")
-        unit = next(unit for unit, beyond in UNITS if numbers.max() < beyond)
+        unit, least = (_unit(number) for number in (numbers.max(), numbers.min()))
+        if unit != least:
+            shown = " beside ".join(texts[at] for at in (numbers.idxmin(), numbers.idxmax()))
+            raise ValueError(
+                f"holds {shown}: one is in {least}, as it seems, the other in {unit}; write all alike"
+            )
         return pd.to_datetime(numbers, unit=unit, utc=True, errors="coerce")
     return pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")

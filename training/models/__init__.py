@@ -14,6 +14,7 @@ from typing import Annotated, Protocol, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from service.bundle.manifest import TaskSpec
 from training.layers import Projection, SideEmbedding, Slots, Towers, embedding_table
@@ -155,7 +156,8 @@ class MultiTaskModel(nn.Module):
         x = self.cross(cross_index, cross_value)
         first = {}
         for name, projection in self.projections.items():
-            first[name] = item[name].index_select(0, item_row).to(user[name].dtype) + user[name]
+            # As an embedding's, the gather takes int32 rows as they are; index_select's would widen them.
+            first[name] = embedding(item_row, item[name]).to(user[name].dtype) + user[name]
             if self.cross.width:
                 first[name] = first[name] + projection.cross(x)
         return self.head(first)

@@ -47,10 +47,10 @@ class PLEConfig(BaseModel):
 
 
 class Extraction(nn.Module):
-    """The gates of a level after their first linear layer: ``experts [E, B, H] -> streams [T + 1, B, H]``.
+    """The gates of a level after their first linear layer: experts ``[E, B, H]`` -> streams.
 
-    A task's gate sees its own K experts and the S shared ones (eq. 2 to 4), the shared gate all of the level;
-    its stream is the last. The last level has no shared gate, and T streams.
+    A task's gate sees its own K experts and the S shared ones (eq. 2 to 4), the shared gate all of the level.
+    The last level has no shared gate.
     """
 
     own: Tensor
@@ -63,51 +63,61 @@ class Extraction(nn.Module):
         self.shared = None if last else Gates(1, config.experts(tasks), *style)
         self.register_buffer("own", torch.eye(tasks).unsqueeze(2), persistent=False)
 
-    def gates(self, tasks: Tensor, shared: Tensor | None = None) -> Tensor:
-        """What a stream takes of each expert, ``[B, T + 1, E]``: 0 of those that its gate does not see.
+    def gates(self, tasks: Tensor) -> Tensor:
+        """What a task takes of each expert, ``[B, T, E]``: 0 of those that its gate does not see.
 
         Args:
             tasks: first layer of the tasks' gates, ``[B, T·units]``.
-            shared: first layer of the shared gate, ``[B, units]``.
         """
         own, common = self.tasks(tasks).split(self.seen, 2)
         # [B, T, 1, K] times the identity [T, T, 1]: each task's K among the experts of all tasks.
-        gates = torch.cat([(own.unsqueeze(2) * self.own).flatten(2), common], 2)
-        return gates if self.shared is None else torch.cat([gates, self.shared(shared)], 1)
+        return torch.cat([(own.unsqueeze(2) * self.own).flatten(2), common], 2)
 
-    def forward(self, experts: Tensor, tasks: Tensor, shared: Tensor | None = None) -> Tensor:
-        """The streams that leave the level."""
-        return mix(self.gates(tasks, shared), experts)
+    def forward(self, experts: Tensor, tasks: Tensor, shared: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The tasks' streams ``[T, B, H]`` and, but at the last level, the shared one ``[1, B, H]``.
+
+        Mixed apart, since the next level reads them apart: the first of two, taken out of the mix of both,
+        is a copy in `rank.onnx`, and so is its transpose.
+        """
+        streams = mix(self.gates(tasks), experts)
+        return (streams,) if self.shared is None else (streams, mix(self.shared(shared), experts))
 
 
 class Level(nn.Module):
-    """A level after the first: ``streams [T + 1, B, H] -> [T + 1, B, H']``, at the last level ``[T, B, H']``.
+    """A level after the first, from streams to streams: ``[T, B, H], [1, B, H] -> [T, B, H'], [1, B, H']``.
 
-    A task's experts and gate read the task's stream (eq. 6), the shared ones the shared stream.
+    A task's experts and gate read the task's stream (eq. 6), the shared ones the shared stream, which the
+    last level does not give.
     """
-
-    reads: Tensor
 
     def __init__(self, config: PLEConfig, tasks: int, inputs: int, hidden: Sequence[int], last: bool) -> None:
         super().__init__()
-        self.experts = relu_layers(config.experts(tasks), (inputs, *hidden), config.dropout)
+        self.copies = config.specific_experts
+        specific = tasks * config.specific_experts
+        self.specific = relu_layers(specific, (inputs, *hidden), config.dropout) if specific else None
+        self.shared = relu_layers(config.shared_experts, (inputs, *hidden), config.dropout)
         self.extraction = Extraction(config, tasks, last)
         gate, shared = self.extraction.tasks, self.extraction.shared
         self.task_gates = BatchedLinear(tasks, inputs, gate.units, gate.gain)
         self.shared_gate = None if shared is None else BatchedLinear(1, inputs, shared.units, shared.gain)
-        counts = torch.tensor([config.specific_experts] * tasks + [config.shared_experts])
-        self.register_buffer("reads", torch.arange(tasks + 1).repeat_interleave(counts), persistent=False)
 
-    def forward(self, streams: Tensor) -> Tensor:
+    def experts(self, tasks: Tensor, shared: Tensor) -> Tensor:
+        """All experts of the level, ``[E, B, H']``; those of one stream read it without a copy."""
+        common: Tensor = self.shared(shared)
+        if self.specific is None:
+            return common
+        own = tasks if self.copies == 1 else tasks.repeat_interleave(self.copies, 0)
+        return torch.cat([self.specific(own), common])
+
+    def forward(self, tasks: Tensor, shared: Tensor) -> tuple[Tensor, ...]:
         """The streams of the next level, or of the towers."""
-        gates = [self.task_gates(streams[:-1])]
+        gates = [self.task_gates(tasks)]
         if self.shared_gate is not None:
-            gates.append(self.shared_gate(streams[-1:]))
-        # A copy of its stream for every expert, then one matmul: a head of two levels (500 rows, 8 experts,
-        # 6 tasks) takes 5.4 ms, against 6.2 where a task's and the shared experts are matmuls of their own.
-        experts = self.experts(streams.index_select(0, self.reads))
-        y: Tensor = self.extraction(experts, *(gate.transpose(0, 1).flatten(1) for gate in gates))
-        return y
+            gates.append(self.shared_gate(shared))
+        streams: tuple[Tensor, ...] = self.extraction(
+            self.experts(tasks, shared), *(gate.transpose(0, 1).flatten(1) for gate in gates)
+        )
+        return streams
 
 
 class PLE(nn.Module):
@@ -132,7 +142,7 @@ class PLE(nn.Module):
                 "gates": Projection(widths, sum(self.gate_units), gain=gate.gain),
             }
         )
-        self.levels = nn.Sequential()
+        self.levels = nn.ModuleList()
         for number, (before, hidden) in enumerate(pairwise(config.levels), start=2):
             self.levels.append(Level(config, tasks, before[-1], hidden, last=number == levels))
         self.towers = Towers(tasks, config.levels[-1][-1], config.tower_hidden, config.dropout)
@@ -141,5 +151,7 @@ class PLE(nn.Module):
         """Logits ``[T, B]`` from the first layers ``experts [B, E·H]`` and ``gates``, the shared one last."""
         gates = first["gates"].split(self.gate_units, 1)
         streams = self.extraction(self.experts(first["experts"]), *gates)
-        logits: Tensor = self.towers(self.levels(streams))
+        for level in self.levels:
+            streams = level(*streams)
+        logits: Tensor = self.towers(streams[0])
         return logits

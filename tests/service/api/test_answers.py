@@ -1,4 +1,4 @@
-"""A slate as bytes, against objects made one by one."""
+"""A slate as bytes, in both forms, against objects made one by one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import math
 from typing import Any
 
 import numpy as np
+import ormsgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api import codec
+from service.api import slate_json, slate_msgpack
 from service.bundle.fusion import FactorLogs, GroupLogs
 from service.ranker import Slate, best
 from service.wire import RankResponse
@@ -29,8 +31,8 @@ def slates(draw: st.DrawFn) -> Slate:
         return np.array(draw(st.lists(values, min_size=n, max_size=n)), dtype)
 
     scores = numbers(st.floats(allow_infinity=False), np.float64)
-    logs = FactorLogs("click", numbers(st.floats(-9, 9), np.float64))
-    groups = (GroupLogs(0.5, (logs,), numbers(st.floats(-9, 9), np.float64)),)
+    logs = FactorLogs("click", numbers(st.floats(-9, 9) | st.just(math.nan), np.float64))
+    groups = (GroupLogs(0.5, (logs,), numbers(st.floats(-9, 9) | st.just(math.nan), np.float64)),)
     return Slate(
         ranker="default",
         version="v1",
@@ -46,7 +48,7 @@ def slates(draw: st.DrawFn) -> Slate:
 
 
 def number(value: float) -> float | None:
-    """As JSON has it."""
+    """As an answer has it."""
     return None if math.isnan(value) else float(value)
 
 
@@ -61,8 +63,10 @@ def naive(slate: Slate, tasks: bool) -> list[dict[str, Any]]:
             item["factors"] = [
                 {
                     "log_weight": group.log_weight,
-                    "log_score": group.log_score[at],
-                    "factors": [{"name": factor.name, "log": factor.logs[at]} for factor in group.factors],
+                    "log_score": number(group.log_score[at]),
+                    "factors": [
+                        {"name": factor.name, "log": number(factor.logs[at])} for factor in group.factors
+                    ],
                 }
                 for group in slate.factors
             ]
@@ -70,14 +74,24 @@ def naive(slate: Slate, tasks: bool) -> list[dict[str, Any]]:
     return items
 
 
-@given(slate=slates(), tasks=st.booleans())
-def test_an_answer_says_what_the_slate_does(slate: Slate, tasks: bool) -> None:
-    """Item by item, in order; a task's score in digits that give the same float32 again."""
-    answer = json.loads(codec.encode(slate, "r1", tasks=tasks))
+def read_json(slate: Slate, tasks: bool) -> Any:
+    """The JSON answer, its task scores as the float32 that their digits mean."""
+    answer = json.loads(slate_json.encode(slate, "r1", tasks=tasks))
     for item in answer["items"]:
         for name, score in item.get("tasks", {}).items():
             item["tasks"][name] = None if score is None else float(np.float32(score))
-    assert answer == {
+    return answer
+
+
+def read_msgpack(slate: Slate, tasks: bool) -> Any:
+    """The MessagePack answer."""
+    return ormsgpack.unpackb(slate_msgpack.encode(slate, "r1", tasks=tasks))
+
+
+@given(slate=slates(), tasks=st.booleans())
+def test_an_answer_says_what_the_slate_does(slate: Slate, tasks: bool) -> None:
+    """Item by item, in order, the same in both forms; a task's score is the same float32 again."""
+    expected = {
         "request_id": "r1",
         "ranker": "default",
         "version": "v1",
@@ -86,9 +100,26 @@ def test_an_answer_says_what_the_slate_does(slate: Slate, tasks: bool) -> None:
         "timings_ms": {"total": 1.235},
         "items": naive(slate, tasks),
     }
+    assert read_json(slate, tasks) == expected
+    assert read_msgpack(slate, tasks) == expected
 
 
 @given(slate=slates(), tasks=st.booleans())
 def test_an_answer_is_what_the_api_promises(slate: Slate, tasks: bool) -> None:
-    """It is a `RankResponse`, as /docs describes it."""
-    RankResponse.model_validate_json(codec.encode(slate, "r1", tasks=tasks))
+    """It is a `RankResponse`, as /docs describes it, in both forms."""
+    RankResponse.model_validate_json(slate_json.encode(slate, "r1", tasks=tasks), strict=True, extra="forbid")
+    RankResponse.model_validate(read_msgpack(slate, tasks), strict=True, extra="forbid")
+
+
+@pytest.mark.parametrize("count", [15, 16, 2**16 - 1, 2**16])
+def test_an_answer_may_be_of_any_length(count: int) -> None:
+    """MessagePack writes few, some and many entries in three ways; so do maps, of tasks here."""
+    numbers, tasks = np.zeros(count, np.float32), [f"t{task}" for task in range(min(count, 20))]
+    slate = Slate(
+        ranker="default", version="v1", ids=["é"] * count, order=np.arange(count),
+        scores=np.arange(count) / 2, tasks=dict.fromkeys(tasks, numbers), factors=None,
+        degraded=(), defaults={}, timings_ms={},
+    )  # fmt: skip
+    items = read_msgpack(slate, tasks=True)["items"]
+    assert len(items) == count
+    assert items[-1] == {"id": "é", "score": (count - 1) / 2, "tasks": dict.fromkeys(tasks, 0.0)}

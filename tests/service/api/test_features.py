@@ -121,12 +121,26 @@ async def test_no_version_knows_any_table(tmp_path: Path) -> None:
         ({"rows": [{"key": "1", "fields": {"a" * (MAX_TEXT + 1): 1}}]}, "rows[0].fields"),
         ({"rows": [{"key": "1", "fields": {}, "ttl": 5}]}, "rows[0].ttl"),
         ({"rows": [{"key": "1", "fields": {}}] * (MAX_ROWS + 1)}, "rows"),
+        ({"rows": [{"key": "1", "fields": {"a": ["x" * 1_000] * 70}}]}, "rows[0]"),
+        (
+            {"rows": [{"key": "1", "fields": {}}, {"key": "2", "fields": {"duration": "long"}}]},
+            "rows[1].fields.duration",
+        ),
     ],
 )
 async def test_what_is_wrong_is_named(service: Toy, body: Any, field: str) -> None:
     """422 with the path; of such a batch nothing is written."""
     answer = await put(service, body)
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, field), answer.text
+
+
+async def test_a_value_that_a_version_cannot_read_is_refused(service: Toy) -> None:
+    """Stored, it would mark every answer with that row; wherever it stands, and nothing is written."""
+    many = [{"key": str(at), "fields": {"duration": at}} for at in range(150)]
+    answer = await put(service, {"rows": [*many, {"key": "1", "fields": {"duration": "cheap"}}]})
+    assert answer.json()["error"]["field"] == "rows[150].fields.duration"
+    assert "up cannot read it: expected a number, got 'cheap'" in answer.json()["error"]["message"]
+    assert service.serving.features.store.empty
 
 
 async def test_a_store_that_does_not_answer(service: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +154,7 @@ async def test_a_store_that_does_not_answer(service: Toy, monkeypatch: pytest.Mo
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "store_failed")
     assert "retry-after" in answer.headers
     ready = await service.client.get("/readyz")
-    assert (ready.status_code, ready.json()["store"]) == (200, {"name": "memory", "state": "closed"})
+    assert (ready.status_code, ready.json()["store"]) == (200, {"name": "memory", "state": "ok"})
 
 
 async def test_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

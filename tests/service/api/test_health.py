@@ -17,7 +17,7 @@ async def test_a_worker_is_ready_from_its_first_request_on(tmp_path: Path) -> No
             "status": "ready",
             "worker": service.serving.registry.worker,
             "provider": "toy",
-            "store": {"name": "memory", "state": "closed"},
+            "store": {"name": "memory", "state": "ok"},
             "rankers": {"default": "up"},
             "failed": {},
             "problems": [],

@@ -21,6 +21,9 @@ async def test_the_document_describes_the_bodies(tmp_path: Path) -> None:
     async with toy(tmp_path) as service:
         document = (await service.client.get("/openapi.json")).json()
     operation = document["paths"]["/v1/rank"]["post"]
+    for content in (operation["requestBody"]["content"], operation["responses"]["200"]["content"]):
+        assert content.keys() == {"application/json", "application/msgpack"}
+        assert content["application/json"] == content["application/msgpack"]
     body = operation["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/RankRequest"}
     schema = document["components"]["schemas"]["RankRequest"]

@@ -190,6 +190,7 @@ async def test_models_are_listed_with_their_state(service: Toy) -> None:
         ["click", "watch"],
     )
     assert (down["version"], down["state"]) == ("down", "stored")
+    assert (up["item_state"]["rows"], down["item_state"], broken["item_state"]) == (3, None, None)
     assert (broken["version"], broken["state"]) == ("broken", "failed")
     assert broken["problem"] in refused["reasons"].values()
     assert (await service.client.get("/readyz")).json()["failed"] == {"broken": broken["problem"]}
@@ -199,6 +200,9 @@ async def test_a_model_shows_what_it_claims(service: Toy) -> None:
     """Tasks, features with their scopes, formula, metrics, config; the provider where it is loaded."""
     model = (await service.client.get("/v1/models/up")).json()
     assert (model["state"], model["provider"]) == ("serving", "toy")
+    held = {"mode": "resident", "rows": 3, "bytes": 300, "dtype": "float32", "shared": False}
+    assert model["item_state"] == held
+    assert model["precision"] == {"precision": "float32", "float32_ms": None, "int8_ms": None}
     assert model["metrics"] == {"test": {"click": {"auc": 0.75}}}
     assert [(one["name"], one["scope"]) for one in model["features"]] == [
         ("item", "item"), ("duration", "item"), ("age", "user"), ("hour", "context"),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
+import ormsgpack
 import pytest
 
 from service.wire import RankResponse
@@ -39,6 +40,38 @@ async def test_the_answer_is_what_the_documentation_promises(service: Toy) -> No
     answer = await service.rank(user_id="1", candidates=CANDIDATES, tasks=True, explain=True)
     read = RankResponse.model_validate_json(answer.content, strict=True, extra="forbid")
     assert read.model_dump(mode="json", exclude_unset=True) == answer.json()
+
+
+async def test_messagepack_goes_in_and_comes_out(service: Toy) -> None:
+    """By content type, and back in the same form unless Accept names the other; the same answer in both."""
+    asked = {"user_id": "1", "candidates": CANDIDATES, "tasks": True, "request_id": "r-1"}
+    in_json, packed = await service.rank(**asked), ormsgpack.packb(asked)
+    headers = {"content-type": "application/x-msgpack"}
+    same = await service.client.post("/v1/rank", content=packed, headers=headers)
+    headers["accept"] = "application/json"
+    other = await service.client.post("/v1/rank", content=packed, headers=headers)
+    back = await service.client.post("/v1/rank", json=asked, headers={"accept": "application/msgpack"})
+    kinds = [answer.headers["content-type"] for answer in (in_json, same, other, back)]
+    assert kinds == ["application/json", "application/msgpack", "application/json", "application/msgpack"]
+    said = [in_json.json(), ormsgpack.unpackb(same.content), other.json(), ormsgpack.unpackb(back.content)]
+    for answer in said:
+        RankResponse.model_validate(answer, strict=True, extra="forbid")
+        items = answer["items"]
+        assert [(item["id"], item["score"]) for item in items] == [
+            (item["id"], item["score"]) for item in said[0]["items"]
+        ]
+        assert [item["tasks"] for item in items] == [
+            pytest.approx(item["tasks"], rel=1e-7) for item in said[0]["items"]
+        ]
+
+
+async def test_a_fault_in_messagepack_is_told_in_json(service: Toy) -> None:
+    """As every fault of the service is, with the field named."""
+    headers = {"content-type": "application/msgpack"}
+    for body, field in [(b"\xc1", None), (ormsgpack.packb({"candidates": [b"1"]}), "candidates[0]")]:
+        answer = await service.client.post("/v1/rank", content=body, headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/json")
+        assert answer.json()["error"].get("field") == field
 
 
 async def test_scores_are_the_formula_of_the_task_scores(service: Toy) -> None:

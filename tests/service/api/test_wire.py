@@ -56,7 +56,7 @@ def test_every_kind_of_feature_value_comes_through() -> None:
     assert decode(json.dumps({"candidates": [1], "user": values, "context": values})).user == values
 
 
-FAULTS = [
+FAULTS: list[tuple[str | bytes, str | None, str]] = [
     # body, field, a word of the message
     ("", None, "not JSON"),
     ("{", None, "not JSON"),

@@ -24,9 +24,9 @@ from service.bundle.columns import (
     as_vectors,
     column_of,
     strings,
-    text,
 )
 from service.bundle.errors import FeatureError
+from service.bundle.spelling import text
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=8)
 numbers = st.integers() | st.floats()
@@ -43,6 +43,16 @@ values = singles | st.lists(st.booleans() | numbers | any_text, max_size=3)
         (-0.0, "0"),
         (True, "1"),
         (2.5, "2.5"),
+        ("3.0", "3"),
+        ("-12.00", "-12"),
+        ("0.0", "0"),
+        ("-0.0", "-0.0"),
+        ("003.0", "003.0"),
+        ("1.10", "1.10"),
+        ("10", "10"),
+        ("true", "1"),
+        ("FALSE", "0"),
+        ("tRUE", "tRUE"),
         (2**60 + 1, str(2**60 + 1)),
         ("", ""),
     ],

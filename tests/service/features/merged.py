@@ -23,6 +23,7 @@ from service.bundle.columns import (
 )
 from service.bundle.encoder import Encoder
 from service.bundle.rows import Columns, Encoded
+from service.features.brought import Brought
 from service.features.store import RowKey
 
 
@@ -41,6 +42,15 @@ def effective(encoder: Encoder, encoded: Encoded) -> list[Columns]:
     if encoded.fresh is not None:
         items.put(encoded.fresh_at, encoded.fresh)
     return [encoded.user, items, encoded.cross]
+
+
+def told_lengths(known: Brought) -> dict[int, Value]:
+    """By position, the lengths that the store says: found for this request, or known of its item."""
+    lengths = {at: fields["item.length"] for at, fields in known.inline.items() if "item.length" in fields}
+    if known.items is not None and len(known.items.revised):
+        revised, numbers = known.items.revised.tolist(), known.items.numbers["length"].tolist()
+        lengths |= dict(zip(revised, numbers, strict=True))
+    return lengths
 
 
 def same(one: Sequence[Columns], other: Sequence[Columns]) -> bool:

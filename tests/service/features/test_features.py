@@ -14,12 +14,13 @@ import pytest
 from service.bundle.columns import Value
 from service.engine import EngineOptions
 from service.errors import Forbidden, StoreFailed
+from service.features.brought import Brought
 from service.features.features import FeatureOptions, Features
-from service.features.lookup import Brought
 from service.features.memory import MemoryFeatureStore
 from service.features.store import FeatureStore, Row, RowKey
 from service.model import Model, ModelOptions
 from service.telemetry import Telemetry
+from tests.service.features.merged import told_lengths
 from tests.service.features.stores import NOW_MS, HeldStore
 from tests.service.features.test_lookup import ENCODER, asked
 from tests.tiny import write_tiny
@@ -55,7 +56,7 @@ async def test_what_is_put_holds_at_once() -> None:
             written = await found.put({("item", "0"): {"length": length}, ("item", "1"): {}})
             assert written.rows == 2
             known, degraded = await completed(found, asked(["0", "1"]))
-            assert (known.inline, degraded) == ({0: {"item.length": length}}, ())
+            assert (told_lengths(known), degraded) == ({0: length}, ())
 
 
 async def test_rows_are_of_the_time_that_the_store_says() -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from benchmarks.redis_server import RedisServer
 from service.bundle.errors import BundleError
 from service.cli import cli
+from service.cli_features import BATCH
 from service.errors import InvalidRequest, RankserveError, StoreFailed, UnknownVersion
 from service.features.redis import RedisFeatureStore
 from service.features.store import Row, RowKey
@@ -45,7 +46,7 @@ def stored(server: RedisServer, keys: Sequence[RowKey]) -> Mapping[RowKey, Row |
 
 
 def test_a_version_is_loaded_as_its_tables_are(redis: RedisServer, tiny: Tiny) -> None:
-    """Every row of every table, every field, with the version's own time; a later row stays."""
+    """Every row of every table, every field, with the version's own name and time; a later row stays."""
     done = load("v1", "--redis", redis.url, "--models", tiny.folder.parent)
     assert done.exit_code == 0, done.output
     tables = tiny.encoder.tables
@@ -53,7 +54,8 @@ def test_a_version_is_loaded_as_its_tables_are(redis: RedisServer, tiny: Tiny) -
     assert f"loaded {len(rows)} of {len(rows)} rows (author_stats 15, item 200," in done.output
     found = stored(redis, list(rows))
     assert {key: row.fields for key, row in found.items() if row} == rows
-    assert {row.stamp_ms for row in found.values() if row} == {1_767_225_600_000}  # 2026-01-01
+    marks = {(row.stamp_ms, row.version) for row in found.values() if row}
+    assert marks == {(1_767_225_600_000, "v1")}  # 2026-01-01
 
 
 def test_a_file_is_loaded_line_by_line(redis: RedisServer, tiny: Tiny, tmp_path: Path) -> None:
@@ -68,9 +70,48 @@ def test_a_file_is_loaded_line_by_line(redis: RedisServer, tiny: Tiny, tmp_path:
     assert done.output.startswith("loaded 2 of 2 rows (item 1, user_author 1) in ")
     found = stored(redis, [("item", "3"), ("user_author", "1", "a:1")])
     assert [row.fields for row in found.values() if row] == [line["fields"] for line in lines]
+    assert {row.version for row in found.values() if row} == {None}
     done = load("v1", "--redis", redis.url, "--models", tiny.folder.parent, "--table", "item")
     assert "loaded 199 of 200 rows (item 200)" in done.output
     assert "1 stay as they were" in done.output
+
+
+def test_keys_that_come_again_are_counted_apart(redis: RedisServer, tmp_path: Path) -> None:
+    """They are written in their order; nothing in Redis was later than they are, and nothing says so."""
+    path = tmp_path / "rows.jsonl"
+    lines = [{"table": "item", "key": at % 3, "fields": {"n": at}} for at in range(BATCH + 5)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    done = load(path, "--redis", redis.url)
+    total = len(lines)
+    assert f"loaded {total} of {total} rows (item {total})" in done.output
+    assert f"{total - 3} have a key that came before: of these the last one holds" in done.output
+    assert "stay as they were" not in done.output
+    found = stored(redis, [("item", str(at)) for at in range(3)])
+    last = {line["key"]: line["fields"] for line in lines}
+    assert [row.fields for row in found.values() if row] == [last[at] for at in range(3)]
+
+
+def test_each_table_that_met_no_row_is_named(redis: RedisServer, tiny: Tiny, tmp_path: Path) -> None:
+    """Though others did: of a file after these are loaded, of a version before anything is."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"table": "item", "key": "1", "fields": {}}')
+    tables = ["--table", "item", "--table", "itme", "--table", "usr"]
+    done = load(path, "--redis", redis.url, *tables)
+    assert "loaded 1 of 1 rows" in done.output
+    assert str(done.exception) == "rows.jsonl has no row of --table itme, usr"
+    done = load("v1", "--redis", redis.url, "--models", tiny.folder.parent, *tables)
+    assert str(done.exception).startswith("v1 has no --table itme, usr; it has user, item, author_stats")
+    assert stored(redis, [("item", "2")]) == {}
+
+
+def test_a_row_too_large_is_named(redis: RedisServer, tmp_path: Path) -> None:
+    """By its table and key, with the fix."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"table": "user", "key": "7", "fields": {"seen": ["x" * 100] * 700}}))
+    done = load(path, "--redis", redis.url)
+    assert isinstance(done.exception, InvalidRequest)
+    assert str(done.exception).startswith("user.7: takes 71,")
+    assert "shorten its lists" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ async def test_what_is_put_is_found(store: FeatureStore) -> None:
     found = await store.fetch([("item", "1"), ("user", "1"), ("item", "2"), ("other", "1")])
     assert found == {("item", "1"): ROW, ("user", "1"): Row(2, {})}
     assert not store.empty
-    assert store.state == "closed"
+    assert store.state == "ok"
 
 
 async def test_the_later_row_stays(store: FeatureStore) -> None:

@@ -94,6 +94,8 @@ async def test_a_test_prints_and_writes_what_it_found(tmp_path: Path) -> None:
         (Stub(), ("--find-max", "--sweep", "auto"), "give one of them"),
         (Stub(), ("--sweep", "10,-1"), "write rates"),
         (Stub(), ("--sweep", "many"), "write rates"),
+        (Stub(), ("--context", "hour"), "--context hour: write a field and its value"),
+        (Stub(), ("--context", 'tab={"a": 1}'), "write a field and its value"),
         (Stub(), ("--processes", "4", "--connections", "3"), "lower --processes"),
     ],
 )
@@ -107,6 +109,30 @@ async def test_what_cannot_be_tested_is_said_at_once(
     assert done.stderr.startswith("rankserve: ")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize(
+    "option", ["--rate", "--duration", "--timeout", "--slo-p99-ms", "--deadline-ms", "--zipf"]
+)
+async def test_a_number_without_an_end_is_refused(option: str, value: str) -> None:
+    """As an option that is wrong, with its name; no service is asked."""
+    done = await loadtest("http://127.0.0.1:9", option, value)
+    assert done.exit_code == 2
+    assert option in done.stderr
+
+
+async def test_requests_bring_a_context(tmp_path: Path) -> None:
+    """As it is given: JSON where it is some, else text; the report has it, too."""
+    file = tmp_path / "found.json"
+    given = ("hour=20", "tab=feed", 'zone="7"', "tags=[1, 2]", "note=", "new=true")
+    options = [word for field in given for word in ("--context", field)]
+    async with serving(Stub()) as stub:
+        done = await loadtest(stub.url, *QUICK, *options, "--json", file)
+    assert done.exit_code == 0, done.output
+    context = {"hour": 20, "tab": "feed", "zone": "7", "tags": [1, 2], "note": "", "new": True}
+    assert all(asked["context"] == context for asked in stub.asked)
+    assert json.loads(file.read_text())["requests"]["context"] == context
 
 
 async def test_nobody_there_is_said_at_once() -> None:

@@ -18,6 +18,7 @@ from tests.service.loadtest.stub import Asked, Rank, Stub, message, refusal, ser
 
 BODY = b'{"user_id":"1","candidates":["1","2","3"]}'
 BOUNDS = Bounds(connections=8, in_flight=1_000, timeout_s=5.0)
+PATIENT = Bounds(connections=128, in_flight=1_000, timeout_s=60.0)
 
 
 async def run(stub: Stub, load: Load, bounds: Bounds = BOUNDS) -> Measured:
@@ -29,14 +30,21 @@ async def run(stub: Stub, load: Load, bounds: Bounds = BOUNDS) -> Measured:
         return await one.all(time.monotonic() + 0.05, load.due(), lambda *_: None)
 
 
-def stalling(after_s: float, for_s: float) -> Rank:
-    """A service that freezes once."""
-    clock = time.monotonic
-    begins = clock() + after_s
+def stalling(after: int, until: int) -> Rank:
+    """A service that freezes once: with one request, until so many more have come.
+
+    It counts requests and no seconds, so that it stands still for what was sent however slow the machine is.
+    """
+    asked_so_far = 0
+    thawed = asyncio.Event()
 
     async def rank(asked: Asked) -> bytes:
-        if begins <= clock() < begins + for_s:
-            await asyncio.sleep(begins + for_s - clock())
+        nonlocal asked_so_far
+        asked_so_far += 1
+        if asked_so_far >= until:
+            thawed.set()
+        if asked_so_far >= after:
+            await thawed.wait()
         return slate(asked)
 
     return rank
@@ -66,37 +74,75 @@ async def test_every_request_is_sent_once_and_counted() -> None:
 
 
 async def test_a_stall_shows_in_the_percentiles() -> None:
-    """All that was due while the service stood still waited for it, though it was to be asked only later.
+    """All that was due while the service stood still waited for it: the 50 of a second, of 100 at 50/s.
 
-    A closed loop, which waits for each answer before it asks again, meets the stall once.
+    A closed loop would have met the stall once: it waits for the answer before it asks again.
     """
-    async with serving(Stub(stalling(0.5, 1.0))) as stub:
-        found = await run(stub, Load(50, 2.5), Bounds(64, 1_000, 5.0))
-    assert found.failed == 0
-    assert found.latency.ms(100) >= 800
-    assert found.latency.ms(99) >= 500
-    async with serving(Stub(stalling(0.5, 1.0))) as stub:
-        slow = await closed_loop(stub, 2.5)
-    assert slow <= 2
+    load = Load(50, 2.0, Arrivals.CONSTANT)
+    async with serving(Stub(stalling(25, 75))) as stub:
+        found = await run(stub, load, PATIENT)
+    assert (found.planned, found.failed) == (100, 0)
+    # The last is due 50/50 s after the first that froze, and nothing is sent before it is due.
+    assert found.latency.ms(100) >= 980
+    assert found.latency.ms(75) >= 480
 
 
-async def closed_loop(stub: Stub, seconds: float) -> int:
-    """How many answers took over half a second with one caller."""
-    target, slow = Target.parse(stub.url), 0
-    over = time.monotonic() + seconds
-    async with Pool(target, 1) as pool:
-        while (sent := time.monotonic()) < over:
-            answer = await pool.ask(target.message("POST", "/v1/rank", BODY))
-            slow += answer.at - sent > 0.5
-            await asyncio.sleep(0.02)
-    return slow
+@pytest.mark.parametrize("kind", ["504 deadline_exceeded", "500", "reset"])
+async def test_a_failure_that_waited_shows_in_the_percentiles(kind: str) -> None:
+    """Else a service that fails a tenth of its requests after a second would seem the faster for it."""
+    asked_so_far = 0
+
+    async def rank(asked: Asked) -> bytes:
+        nonlocal asked_so_far
+        asked_so_far += 1
+        if asked_so_far % 10:
+            return slate(asked)
+        await asyncio.sleep(0.3)
+        said = kind.split()
+        return b"" if kind == "reset" else refusal(int(said[0]), said[1]) if said[1:] else message(500, [])
+
+    load = Load(100, 0.5, Arrivals.CONSTANT)
+    async with serving(Stub(rank)) as stub:
+        found = await run(stub, load, PATIENT)
+    assert found.errors == {kind: 5}
+    assert (found.latency.count, found.failures.count) == (50, 5)
+    assert found.latency.ms(95) >= 290
+    assert found.summary(load)["failed_ms"]["p50"] >= 290
+    assert (
+        f"count in the percentiles with the time that they did: {kind} 5"
+        in Judged(load, found).notes()["failed"]
+    )
+
+
+async def test_the_share_of_a_core_is_that_of_the_time_when_requests_were_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wait for the last answer, in which nothing is to be done, does not dilute it."""
+    over, spent = asyncio.Event(), [0.0]
+
+    async def rank(asked: Asked) -> bytes:
+        spent[0] += 0.001
+        if len(stub.asked) == 50:
+            await over.wait()
+        return slate(asked)
+
+    monkeypatch.setattr(time, "process_time", lambda: spent[0])
+    load = Load(100, 0.5, Arrivals.CONSTANT)
+    async with serving(Stub(rank)) as stub:
+        running = asyncio.create_task(run(stub, load, PATIENT))
+        while len(stub.asked) < 50:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        spent[0] += 5.0
+        over.set()
+        found = await running
+    assert found.cpu[0] <= 0.05 / 0.49
 
 
 async def test_a_load_beyond_capacity_is_told() -> None:
     """A service that does 50 a second at most answers less than 100, and its backlog grows."""
     async with serving(Stub(serial(0.02))) as stub:
         load = Load(100, 2.0)
-        found = await run(stub, load)
+        found = await run(stub, load, PATIENT)
     overload = Judged(load, found).overload
     assert overload is not None
     assert "asked 100 requests/s" in overload
@@ -109,7 +155,7 @@ async def test_waiting_for_a_connection_is_latency() -> None:
     """With one connection, requests due at once are answered one after another, and it shows."""
     async with serving(Stub(serial(0.05))) as stub:
         load = Load(100, 0.1, Arrivals.CONSTANT)
-        found = await run(stub, load, Bounds(1, 100, 5.0))
+        found = await run(stub, load, Bounds(1, 100, 60.0))
     assert (found.planned, found.answered) == (10, 10)
     assert found.latency.ms(100) >= 400
     assert found.queueing.ms(100) >= 350
@@ -165,7 +211,12 @@ async def test_what_is_beyond_the_bound_is_not_sent() -> None:
     assert found.latency.ms(50) >= 900
     notes = " ".join(Judged(load, found).notes().values())
     assert "45 requests were not sent" in notes
-    assert "timed out count" in notes
+    assert "time that they did: timeout 5" in notes
+
+
+def odd(**said: object) -> bytes:
+    """An answer that has all of a slate, and something else in one place."""
+    return slate({"candidates": []}, **said)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +227,16 @@ async def test_what_is_beyond_the_bound_is_not_sent() -> None:
         (message(500, ["broken"]), "500"),
         (message(200, {"no": "slate"}), "200 without a slate"),
         (message(200, None), "200 without a slate"),
+        (odd(timings_ms=None), "200 without a slate"),
+        (odd(timings_ms={"rank": None}), "200 without a slate"),
+        (odd(defaults=None), "200 without a slate"),
+        (odd(degraded=3), "200 without a slate"),
         (b"", "reset"),
         (b"SSH-2.0-hello\r\n", "no HTTP"),
     ],
 )
 async def test_errors_are_counted_by_kind(answer: bytes, kind: str) -> None:
-    """With the service's own word where it gives one; none of them counts as a latency."""
+    """With the service's own word where it gives one; of what is refused at once none counts as a latency."""
 
     async def rank(asked: Asked) -> bytes:
         return answer
@@ -189,15 +244,19 @@ async def test_errors_are_counted_by_kind(answer: bytes, kind: str) -> None:
     async with serving(Stub(rank)) as stub:
         found = await run(stub, Load(100, 0.1, Arrivals.CONSTANT))
     assert found.errors == {kind: 10}
-    assert found.latency.count == 0
+    assert found.failures.count == 10
+    assert found.latency.count == (0 if kind.startswith("4") else 10)
 
 
 async def test_nobody_listens() -> None:
     """Every request is refused, and the test ends in its time all the same."""
     async with serving(Stub()) as stub:
         pass
-    found = await run(stub, Load(100, 0.2, Arrivals.CONSTANT))
+    load = Load(100, 0.2, Arrivals.CONSTANT)
+    found = await run(stub, load)
     assert found.errors == {"refused": 20}
+    assert found.latency.count == 0
+    assert "Refused requests have no part" in Judged(load, found).notes()["refused"]
 
 
 async def test_connections_that_the_service_ends_are_opened_anew() -> None:

@@ -123,14 +123,24 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         ("1, 2, 3\n", "it has 3 columns in place of 42"),
         (person(age="old") + "\n", "could not convert string to float: 'old'"),
         (person(income="much") + "\n", "its last column holds 'much' as an income"),
+        (person() + "\n" + person()[:30] + "\n", "line 2 has 5 values, and the first one 42"),
     ],
-    ids=["empty", "columns missing", "no number", "no income"],
+    ids=["empty", "columns missing", "no number", "no income", "cut off"],
 )
 def test_a_file_that_is_something_else_is_named(folder: Path, content: str, message: str) -> None:
     """By its name and what is wrong with it."""
     (folder / TEST).write_text(content, encoding="utf-8")
     with pytest.raises(FeatureError, match=f"^{TEST}: is no census file: .*{message}"):
         read(folder)
+
+
+def test_a_damaged_file_is_named(folder: Path) -> None:
+    """Cut off, or called gzipped and not."""
+    whole = (folder / TRAIN).read_bytes()
+    for content, message in ((whole[: len(whole) // 2], "is damaged or cut off"), (b"a", "is not gzipped")):
+        (folder / TRAIN).write_bytes(content)
+        with pytest.raises(FeatureError, match=f"^{TRAIN}: {message}"):
+            read(folder)
 
 
 def test_the_config_trains_a_bundle(folder: Path, tmp_path: Path) -> None:

@@ -9,72 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from service.bundle.columns import Column, Lists, Numbers, Texts, as_texts, text
+from service.bundle.columns import as_texts
 from service.bundle.errors import FeatureError
-from training.datasets.files import Folder, Frame
+from tests.training.datasets.test_frames import values
+from training.datasets.files import Folder
+
+ZIPPED = gzip.compress(b"id,x\n" + b"".join(b"%d,%d\n" % (at, at * at) for at in range(500)))
 
 
 def folder(path: Path, **how: object) -> Folder:
     """A folder of plain CSV files."""
     return Folder(path, **{"delimiter": ",", "missing": (), "separators": {}} | how)  # type: ignore[arg-type]
-
-
-def column(*values: object, separator: str | None = None) -> Column:
-    """What becomes of a column of these values."""
-    separators = {} if separator is None else {"x": separator}
-    return Frame("log.csv", pd.DataFrame({"x": list(values)}), separators).column("x")
-
-
-def values(column: Column) -> list[object]:
-    """Its values, None where one is missing."""
-    return [column.at(row) for row in range(len(column))]
-
-
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [
-        (["1", "2", None], [1.0, 2.0, None]),
-        (["3.0", "-4.50", "1e-05"], [3.0, -4.5, 1e-05]),
-        (["true", "False", None], [1.0, 0.0, None]),
-        (["007", "8"], ["007", "8"]),
-        (["1e5", "22"], ["1e5", "22"]),
-        (["1.1", "1.10", "2"], ["1.1", "1.10", "2"]),
-        (["59.90", "12.00", "7.5"], [59.9, 12.0, 7.5]),
-        (["3", "3.0"], [3.0, 3.0]),
-        (["9007199254740993", "1"], ["9007199254740993", "1"]),
-        (["1.5", "?"], ["1.5", "?"]),
-        (["nan", "inf"], ["nan", "inf"]),
-        ([None, None], [None, None]),
-    ],
-)
-def test_a_column_is_numbers_only_where_no_spelling_is_lost(
-    given: list[str | None], found: list[object]
-) -> None:
-    """Codes with leading zeros, versions, and integers that float64 does not have stay texts."""
-    assert values(column(*given)) == found
-
-
-def test_an_id_is_the_same_with_and_without_a_decimal_point() -> None:
-    """A column of integers with holes comes out of other tools as 3.0; a request says 3."""
-    assert as_texts(column("3.0", None), "x").tolist() == as_texts(column("3", None), "x").tolist()
-
-
-@given(
-    st.lists(st.one_of(st.integers(1 - 2**53, 2**53 - 1), st.floats(allow_nan=False, allow_infinity=False)))
-)
-def test_numbers_are_read_as_they_were_written(numbers: list[float]) -> None:
-    """As Python writes them, each alone and all together."""
-    assert values(column(*map(repr, numbers))) == [float(number) for number in numbers]
-
-
-def test_lists_are_cut_at_their_separator() -> None:
-    """Without the space around it; nothing but separators is an empty one, as is a missing one."""
-    found = column("a| b", "c", "", None, "|", separator="|")
-    assert isinstance(found, Lists)
-    assert values(found) == [["a", "b"], ["c"], [], [], []]
 
 
 def test_a_csv_may_be_gzipped_and_marked_and_in_pieces(tmp_path: Path) -> None:
@@ -146,6 +92,15 @@ def test_a_missing_column_is_named_with_those_there(tmp_path: Path) -> None:
         folder(tmp_path, delimiter=";").read("log.csv", ["id", "y"])
 
 
+def test_a_file_that_lies_beside_itself_is_named(tmp_path: Path) -> None:
+    """Gzipped and not, a pattern would read it twice."""
+    (tmp_path / "log_1.csv").write_text("id,x\n1,2\n", encoding="utf-8")
+    (tmp_path / "log_1.csv.gz").write_bytes(ZIPPED)
+    with pytest.raises(FeatureError, match=r"^log_1.csv: lies beside log_1.csv.gz, .* keep one"):
+        folder(tmp_path).read("log_*", ["id"])
+    assert len(folder(tmp_path).read("log_1.csv", ["id"])) == 1
+
+
 def test_a_missing_file_is_named_with_those_there(tmp_path: Path) -> None:
     """And a folder that is none."""
     (tmp_path / "clicks.csv").write_text("id\n", encoding="utf-8")
@@ -162,11 +117,25 @@ def test_a_missing_file_is_named_with_those_there(tmp_path: Path) -> None:
     [
         ("log.csv", b"", "cannot be read: No columns"),
         ("log.csv", b"id,x\n1,2\n1,2,3\n", "cannot be read: .*line 3"),
-        ("log.csv", b"id,x\n1,2,3\n", "cannot be read: rows have more values than the header"),
+        ("log.csv", b"id,x\n1,2,3\n", "cannot be read: line 2 has 3 values, and the header 2 names"),
         ("log.csv", b"id,x\n1,\xe9\n", "is not written in UTF-8"),
         ("log.parquet", b"id,x\n1,2\n", "cannot be read: Parquet magic bytes not found"),
+        ("log.parquet", b"PAR1\x15\x00xxxx\x06\x00\x00\x00PAR1", "cannot be read: "),
+        ("log.csv.gz", b"id,x\n1,2\n", "is not gzipped, as its name says, or damaged"),
+        ("log.csv.gz", ZIPPED[: len(ZIPPED) // 2], "is damaged or cut off"),
+        ("log.csv.gz", ZIPPED[:40] + bytes(20) + ZIPPED[60:], "is (not gzipped|damaged)"),
     ],
-    ids=["empty", "ragged", "shifted", "latin-1", "no parquet"],
+    ids=[
+        "empty",
+        "ragged",
+        "shifted",
+        "latin-1",
+        "no parquet",
+        "torn parquet",
+        "plain",
+        "cut off",
+        "damaged",
+    ],
 )
 def test_a_file_that_is_something_else_is_named(
     tmp_path: Path, name: str, content: bytes, message: str
@@ -175,25 +144,3 @@ def test_a_file_that_is_something_else_is_named(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FeatureError, match=f"(?s)^{name}: {message}"):
         folder(tmp_path).read(name, ["id"])
-
-
-def test_an_id_must_be_there() -> None:
-    """How many rows have none is said."""
-    frame = Frame("log.csv", pd.DataFrame({"id": ["1", None, None]}), {})
-    with pytest.raises(FeatureError, match=r"^log.csv: column 'id' has no id in 2 of 3 rows"):
-        frame.keys("id")
-
-
-def test_what_is_neither_number_nor_text_is_shown() -> None:
-    """By its value and its kind."""
-    with pytest.raises(FeatureError, match=r"^log.csv: column 'x' holds b'a', a bytes; only texts"):
-        column(b"a")
-
-
-def test_equal_texts_are_one_string() -> None:
-    """A log repeats its ids: neither time nor memory for one a row."""
-    found = column(*["".join(["a", "b"]) for _ in range(10)])
-    assert isinstance(found, Texts)
-    assert len(set(map(id, found.values))) == 1
-    assert text(3.0) == "3"
-    assert isinstance(column("1"), Numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -252,13 +253,33 @@ def test_another_folder_is_no_kuairand(tmp_path: Path) -> None:
             "is no KuaiRand file: could not convert string to float",
         ),
         (HEADER + "\n" + log_row(date="") + "\n", "is no KuaiRand file: Integer column has NA"),
+        (HEADER + "\n" + log_row() + "\n" + log_row()[:20], "line 3 has 11 values, and the header 19 names"),
+        (HEADER + "\n" + log_row(user_id=""), "line 2 has no user_id; leave such rows out"),
+        (HEADER + "\n" + log_row(video_id=""), "line 2 has no video_id"),
     ],
-    ids=["columns missing", "empty", "no number", "no date"],
+    ids=["columns missing", "empty", "no number", "no date", "cut off", "no user", "no video"],
 )
 def test_a_file_that_is_something_else_is_named(folder: Path, content: str, message: str) -> None:
     """By its name and what is wrong with it."""
     (folder / LATER_LOG).write_text(content, encoding="utf-8")
     with pytest.raises(FeatureError, match=f"(?i)^{LATER_LOG}: .*({message})"):
+        read(folder)
+
+
+def test_a_damaged_file_is_named(folder: Path) -> None:
+    """Cut off, or called gzipped and not."""
+    whole = (folder / LOG).read_bytes()
+    for content, message in ((whole[: len(whole) // 2], "is damaged or cut off"), (b"a", "is not gzipped")):
+        (folder / LOG).write_bytes(content)
+        with pytest.raises(FeatureError, match=f"^{LOG}: {message}"):
+            read(folder)
+
+
+@pytest.mark.parametrize("name", [USERS, LATER_LOG])
+def test_a_table_that_is_there_twice_is_named(folder: Path, name: str) -> None:
+    """Gzipped and not: its rows would be read twice."""
+    (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+    with pytest.raises(FeatureError, match=f"^{name}: lies beside {name}.gz"):
         read(folder)
 
 

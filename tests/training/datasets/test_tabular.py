@@ -12,11 +12,10 @@ import pytest
 from rich.console import Console
 
 from service.bundle.columns import Column, Numbers
-from service.bundle.errors import FeatureError
 from tests.training.datasets.tabular_files import LOG, impression, write, write_log
-from training.config import ConfigError, load_config, parse_config
+from training.config import load_config, parse_config
 from training.datasets import load_log
-from training.datasets.tabular import TabularConfig
+from training.datasets.tabular_config import TabularConfig
 from training.impressions import Log
 from training.train import train
 
@@ -148,87 +147,26 @@ def test_a_table_may_be_a_file(tmp_path: Path) -> None:
     assert {name: values(column) for name, column in tables["user"].columns.items()} == {"city": ["Bonn"]}
 
 
-def test_a_key_that_comes_twice_is_shown(tmp_path: Path) -> None:
-    """With its file and column."""
-    write(tmp_path / LOG, [impression()])
-    write(tmp_path / "listings.csv", [{"listing": name, "n": 1} for name in ("L1", "L2", "L1")])
-    with pytest.raises(
-        FeatureError, match=r"^listings.csv: the key listing comes again in 1 rows, 'L1' among them"
-    ):
-        read(tmp_path, tables={"item": {"file": "listings.csv"}})
-
-
 @pytest.mark.parametrize(
-    ("keys", "row", "message"),
+    ("logged", "held", "found"),
     [
-        ({"user": "guest"}, {}, f"{LOG}: has no column 'guest'; it has 'seen_at', 'member', "),
-        ({"context": ["os"]}, {}, f"{LOG}: has no column 'os'; it has "),
-        ({}, {"seen_at": "May 1"}, f"{LOG}: column 'seen_at' holds 'May 1', which is no time"),
-        ({}, {"seen_at": ""}, f"{LOG}: column 'seen_at' has no time in 1 rows"),
-        ({}, {"member": ""}, f"{LOG}: column 'member' has no id in 1 of 1 rows"),
-        ({}, {"clicked": "yes"}, "dataset.labels.click: .*'yes'.*equals = "),
-        (
-            {"labels": {"buy": {"column": "order_status", "equals": "Paid"}}},
-            {"order_status": "paid"},
-            "dataset.labels.buy: column 'order_status' never equals 'Paid'; it holds 'paid'",
-        ),
+        (["1.10", "2.5"], ["1.10", "1.1", "2.5"], [1, 3]),
+        (["true", "false"], ["true", "false", "maybe"], [1, 2]),
+        (["1.0", "1"], ["1.0", "A2"], [1, 1]),
+        (["7", "8"], ["7.0", "8.0"], [1, 2]),
+        (["007", "8"], ["7", "8", "007"], [3, 2]),
     ],
 )
-def test_what_does_not_fit_is_named(
-    tmp_path: Path, keys: dict[str, Any], row: dict[str, object], message: str
+def test_an_id_finds_its_own_row(
+    tmp_path: Path, logged: list[str], held: list[str], found: list[int]
 ) -> None:
-    """By the file, the column and the value, with what to do."""
-    write(tmp_path / LOG, [impression(**row)])
-    with pytest.raises(FeatureError, match=f"^{message}"):
-        read(tmp_path, **keys)
-
-
-def test_a_log_without_rows_is_refused(tmp_path: Path) -> None:
-    """A header alone."""
-    write(tmp_path / LOG, [impression()])
-    (tmp_path / LOG).write_text(
-        (tmp_path / LOG).read_text(encoding="utf-8").splitlines()[0], encoding="utf-8"
-    )
-    with pytest.raises(FeatureError, match=f"^{LOG}: has no rows"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"tables": {"brand": {"file": "b.csv"}}}, "dataset: tables.brand: key is missing"),
-        ({"tables": {"item": {}}}, "dataset: tables.item: name its file, or the columns of the log"),
-        (
-            {"context": ["clicked"]},
-            "dataset: context.clicked: 'clicked' is what the label 'click' is made of",
-        ),
-        (
-            {"tables": {"item": {"fields": {"ctr": "clicked"}}}},
-            "dataset: tables.item.fields.ctr: 'clicked' is what the label",
-        ),
-        (
-            {"tables": {"item": {"key": "category", "fields": ["price"]}}},
-            "dataset: tables.item.key: of the log it is 'listing'; leave it out, or rename the table",
-        ),
-        ({"lists": {"categry": ";"}}, "dataset: lists.categry: no such column is read"),
-        (
-            {"time_fields": ["hour"], "context": {"hour": "device"}},
-            "dataset: context.hour: is one of time_fields, too",
-        ),
-        ({"log": "/log.csv"}, "dataset.log: '/log.csv' leaves the folder of --data"),
-        ({"log": "../log.csv"}, r"dataset.log: '../log.csv' leaves the folder"),
-        (
-            {"labels": {"click": {"column": "clicked", "above": 1, "equals": 1}}},
-            "dataset.labels.click: above and equals exclude each other",
-        ),
-        ({"labels": {}}, "dataset.labels: needs at least 1 of them"),
-        ({"columns": []}, "dataset.columns: unknown key"),
-    ],
-)
-def test_a_config_that_cannot_be_meant_is_refused(keys: dict[str, Any], message: str) -> None:
-    """Before any file is read, by the key as the config has it."""
-    with pytest.raises(ConfigError, match=message):
-        parse_config({"dataset": DATASET | keys}, "mine.toml")
+    """Whatever else stands in the log and in the table's file; in a table of another name, too."""
+    write(tmp_path / LOG, [impression(listing=name) for name in logged])
+    write(tmp_path / "listings.csv", [{"listing": name, "n": at} for at, name in enumerate(held)])
+    file = {"file": "listings.csv", "key": "listing"}
+    log = read(tmp_path, tables={"item": file, "stock": file})
+    for table in ("item", "stock"):
+        assert log.tables[table].rows(log.impressions.item_id).tolist() == found
 
 
 def test_the_example_trains_a_bundle(tmp_path: Path) -> None:

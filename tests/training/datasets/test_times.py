@@ -56,6 +56,7 @@ def test_times_of_another_form_are_read_by_it() -> None:
         (["20240501", "20240532"], None, "holds '20240532'"),
         (["01/05/2024", "2024-05-01"], "%d/%m/%Y", "holds '2024-05-01', which is no time as %d/%m/%Y has it"),
         (["2024-05-01", None, None], None, "has no time in 2 rows"),
+        (["1714521600", "1714521600000"], None, "holds 1714521600 beside 1714521600000: .* in s, .* in ms"),
     ],
 )
 def test_what_is_no_time_is_shown(values: list[str | None], form: str | None, message: str) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.models.loops import deep, read, tower
 from tests.training.models.test_models import INPUTS, features, model_of
@@ -49,6 +49,14 @@ def mixed(experts: Sequence[Tensor], gates: Sequence[Tensor], config: PLEConfig)
     return streams
 
 
+def expert_of(level: Level, at: int) -> tuple[nn.Sequential, int]:
+    """The layers that an expert of a level is one of, and its place there; the shared ones come last."""
+    specific = 0 if level.specific is None else 3 * level.copies
+    if at >= specific:
+        return level.shared, at - specific
+    return cast(nn.Sequential, level.specific), at
+
+
 def streams_in_loops(network: PLE, config: PLEConfig, first: Mapping[str, Tensor]) -> list[Tensor]:
     """What enters the towers: a loop over levels, streams and experts."""
     belongs = owners(config)
@@ -57,7 +65,7 @@ def streams_in_loops(network: PLE, config: PLEConfig, first: Mapping[str, Tensor
     widths = [len(seen(stream, config)) for stream in range(4 if len(config.levels) > 1 else 3)]
     streams = mixed(experts, first["gates"].split(widths, 1), config)
     for level in cast(Sequence[Level], network.levels):
-        experts = [deep(level.experts, at, streams[stream]) for at, stream in enumerate(belongs)]
+        experts = [deep(*expert_of(level, at), streams[stream]) for at, stream in enumerate(belongs)]
         gate, shared = level.task_gates, level.shared_gate
         gates = [streams[task] @ gate.weight[task] + gate.bias[task] for task in range(3)]
         if shared is not None:
@@ -98,21 +106,25 @@ def test_a_gate_sees_its_own_and_the_shared_experts(levels: tuple[tuple[int, ...
     extraction = network_of(levels=levels).extraction
     gates = [torch.randn(7, 3 * 5), *([torch.randn(7, 9)] if len(levels) > 1 else [])]
     experts = torch.randn(9, 7, 12)
-    streams = extraction(experts, *gates)
+    streams = torch.cat(extraction(experts, *gates))
     for expert, owner in enumerate(owners(CONFIG)):
         without = experts.index_fill(0, torch.tensor([expert]), 0.0)
         expected = [owner in (stream, SHARED) or stream == SHARED for stream in range(len(streams))]
-        assert changed(streams, extraction(without, *gates)) == expected
+        assert changed(streams, torch.cat(extraction(without, *gates))) == expected
 
 
 def test_experts_and_gates_of_a_further_level_read_their_own_stream() -> None:
     """A task's stream reaches that task and, through its experts, the shared stream; the shared one all."""
-    level = network_of(levels=((16, 12), (14, 10), (10,))).levels[0]
+    level = cast(Level, network_of(levels=((16, 12), (14, 10), (10,))).levels[0])
     streams = torch.randn(4, 7, 12)
+
+    def after(streams: Tensor) -> Tensor:
+        return torch.cat(level(streams[:3], streams[3:]))
+
     for stream in range(4):
         other = streams.index_fill(0, torch.tensor([stream]), 1.0)
         expected = [stream in (reached, SHARED) or reached == SHARED for reached in range(4)]
-        assert changed(level(streams), level(other)) == expected
+        assert changed(after(streams), after(other)) == expected
 
 
 def without_expert(network: PLE, level: int, expert: int, first: Mapping[str, Tensor]) -> Tensor:
@@ -121,7 +133,9 @@ def without_expert(network: PLE, level: int, expert: int, first: Mapping[str, Te
     def silence(module: torch.nn.Module, inputs: object, outputs: Tensor) -> Tensor:
         return outputs.index_fill(0, torch.tensor([expert]), 0.0)
 
-    stack = cast(Level, network.levels[level - 1]).experts if level else network.experts
+    stack: nn.Module = network.experts
+    if level:
+        stack, expert = expert_of(cast(Level, network.levels[level - 1]), expert)
     hook = stack.register_forward_hook(silence)
     logits = network.head(first)
     hook.remove()

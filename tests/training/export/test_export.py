@@ -26,8 +26,10 @@ from service.engine import EngineOptions
 from service.model import Model, ModelOptions
 from tests.training import worlds
 from tests.training.worlds import Exported
-from training.export import PARITY_ROWS, check_parity, export, torch_scores
+from training.export import export
+from training.export.parity import PARITY_ROWS, check_parity
 from training.models import MultiTaskModel
+from training.trained import torch_scores
 
 TABLE_BYTES = 20_001 * 16 * 4
 """at least: the embedding rows of the hashed feature"""

@@ -1,0 +1,76 @@
+"""What `rankserve serve` chooses where its settings say nothing: from what the machine has, with the reasons.
+
+Spinning and affinity are the same everywhere. A thread that spins while it waits takes its core from the
+event loop beside it and from other workers. And no worker is bound to a core: its event loop and its engine
+take turns, and one core does for both most of the time; but while a version loads, or another worker idles,
+they are better off on two. The kernel sees that, and a fixed place cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.machine import Machine
+from service.settings import Settings
+
+WORKER_MIB = 512
+"""Memory for each worker beside the items' state: interpreter, runtime, and the two versions of a swap."""
+STATE_PART = 4
+"""One part in so many of the memory is for the items' state."""
+MIB, GIB = 2**20, 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Settings with nothing left open, and a line for each thing chosen."""
+
+    settings: Settings
+    workers: int
+    """as in the settings"""
+    lines: tuple[str, ...]
+
+
+def choose(settings: Settings, machine: Machine) -> Choice:
+    """Complete the settings for this machine; what they say already stays."""
+    state_mib = default_state_mib(machine.memory_bytes) if settings.state_mib is None else settings.state_mib
+    why_state = "as set" if settings.state_mib is not None else f"1/{STATE_PART} of the memory"
+    workers, why_workers = _workers(settings, machine, state_mib)
+    threads, why_threads = _threads(settings, machine, workers)
+    lines = (
+        f"this machine: {_count(machine.cores, 'core')} and {machine.memory_bytes / GIB:.1f} GiB of memory "
+        f"that the service may use, {'a' if machine.gpu else 'no'} GPU",
+        f"{_count(workers, 'worker')}: {why_workers}",
+        f"{_count(threads, 'thread')} in each engine: {why_threads}; none spins, none is bound to a core",
+        f"{state_mib} MiB for the state of items: {why_state}",
+    )
+    chosen = {"workers": workers, "intra_op_threads": threads, "state_mib": state_mib}
+    return Choice(settings.model_copy(update=chosen), workers, lines)
+
+
+def default_state_mib(memory_bytes: int) -> int:
+    """What the state of items may take of so much memory, where no setting says it."""
+    return max(1, memory_bytes // STATE_PART // MIB)
+
+
+def _workers(settings: Settings, machine: Machine, state_mib: int) -> tuple[int, str]:
+    if settings.workers is not None:
+        return settings.workers, "as set"
+    if machine.gpu and settings.provider != "cpu":
+        return 1, "a GPU does one run at a time; RANKSERVE_PROVIDER=cpu has one for each core instead"
+    room = (machine.memory_bytes // MIB - state_mib) // WORKER_MIB
+    if room < machine.cores:
+        return max(1, room), f"as many as the memory has room for, at {WORKER_MIB} MiB each"
+    return machine.cores, "one for each core"
+
+
+def _threads(settings: Settings, machine: Machine, workers: int) -> tuple[int, str]:
+    if settings.intra_op_threads is not None:
+        return settings.intra_op_threads, "as set"
+    if machine.gpu and settings.provider != "cpu":
+        return 1, "the GPU computes"
+    each = max(1, machine.cores // workers)
+    return each, "the workers use all cores" if each == 1 else "there are more cores than workers"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,62 @@
+"""Rows that an operator sends: whether they may be stored, and whether the versions in memory can read them.
+
+What no version reads yet may be stored. What one reads and cannot make anything of would mark every answer
+with that row as degraded, so it is refused while someone is there to mend it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from service.bundle.columns import Value
+from service.bundle.encoder import Encoder
+from service.errors import InvalidRequest
+from service.features.packed import RowTooLarge, pack
+from service.features.reads import table_reads
+from service.features.store import Row, RowKey
+from service.features.views import views
+
+AT_ONCE = 100
+"""Rows that are checked before others get their turn: some milliseconds."""
+
+Sent = Sequence[tuple[RowKey, Mapping[str, Value]]]
+
+
+async def check(rows: Sent, encoders: Callable[[], Mapping[str, Encoder]]) -> None:
+    """Raise InvalidRequest, with the path of the culprit, where a row is too large or cannot be read.
+
+    Args:
+        rows: of one table, as they were sent.
+        encoders: of the versions in memory now, by version; each may be gone when others had their turn.
+    """
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        _check_sizes(some, start)
+        for version, encoder in encoders().items():
+            _check_values(some, start, version, encoder)
+        await asyncio.sleep(0)
+
+
+def _check_sizes(rows: Sent, start: int) -> None:
+    for at, (_, fields) in enumerate(rows, start):
+        try:
+            pack(Row(0, fields))
+        except RowTooLarge as error:
+            raise InvalidRequest(f"rows[{at}]", str(error)) from None
+
+
+def _check_values(rows: Sent, start: int, version: str, encoder: Encoder) -> None:
+    for reads in table_reads(encoder.schema, encoder.attributes):
+        own = {
+            at: row
+            for at, row in enumerate(rows, start)
+            if row[0][0] == reads.name and len(row[0]) == 1 + len(reads.key)
+        }
+        if not own:
+            continue
+        keys = [key for key, _ in own.values()]
+        seen = views(encoder, reads, keys, [Row(0, fields) for _, fields in own.values()])
+        for at, view in zip(own, seen, strict=True):
+            for field, reason in view.faults:
+                raise InvalidRequest(f"rows[{at}].fields.{field}", f"{version} cannot read it: {reason}")

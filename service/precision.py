@@ -1,0 +1,104 @@
+"""float32 or int8: what a version is ranked in on this host, measured once for all workers.
+
+Whether `rank.int8.onnx` is the faster depends on the processor. The first worker of a host that has measured
+a version writes what it found to ``models/.precision/<host>/<version>.json``, and all others go by that: no
+score depends on the worker that computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.bundle.deployment import this_host
+from service.bundle.graphs import RANK_INT8
+from service.bundle.manifest import Manifest
+from service.bundle.store import locked, replace
+
+Precision = Literal["float32", "int8"]
+
+PRECISION_ROWS = 500
+"""candidates of the request that is measured"""
+ROUNDS = 20
+"""a run of each in turn: what else the machine does then slows both alike"""
+MARGIN = 1.05
+"""by which int8 must be the faster: it is the less exact of the two"""
+
+_FOLDER = ".precision"
+
+
+class Chosen(BaseModel):
+    """What a version is ranked in, and what a run of 500 candidates took where that was measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    precision: Precision
+    """In use."""
+    float32_ms: float | None = None
+    """Null where nothing was measured: there is no other graph, or a setting says which."""
+    int8_ms: float | None = None
+
+
+class _Kept(Chosen):
+    """A choice as it is kept; it is of one graph, and another one of the same name is measured anew."""
+
+    graph: str
+    """SHA-256 of rank.int8.onnx."""
+
+
+def settle(folder: Path, manifest: Manifest, runs: Mapping[Precision, Callable[[], object]]) -> Chosen:
+    """What the version of a bundle's folder is ranked in on this host; measured where nobody has. Blocks.
+
+    Args:
+        folder: of the bundle.
+        manifest: of the bundle.
+        runs: one run of `PRECISION_ROWS` candidates in each precision.
+    """
+    path = folder.parent / _FOLDER / this_host() / f"{manifest.version}.json"
+    graph = manifest.files[RANK_INT8]
+    kept = _read(path, graph)
+    if kept is None:
+        found = _Kept(graph=graph, **dict(choose(measure(runs))))
+        with locked(folder.parent):  # the first one wins: whoever was slower goes by what it finds
+            kept = _read(path, graph)
+            if kept is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace(path, found.model_dump_json().encode(), durable=False)
+                kept = found
+    return Chosen(**kept.model_dump(exclude={"graph"}))
+
+
+def measure(runs: Mapping[Precision, Callable[[], object]]) -> dict[Precision, float]:
+    """The median milliseconds of a run of each, by `ROUNDS` in turns, after one that warms up."""
+    taken: dict[Precision, list[float]] = {precision: [] for precision in runs}
+    for turn in range(1 + ROUNDS):
+        for precision, run in runs.items():
+            started = perf_counter()
+            run()
+            if turn:
+                taken[precision].append(1e3 * (perf_counter() - started))
+    return {precision: median(times) for precision, times in taken.items()}
+
+
+def choose(took_ms: Mapping[Precision, float]) -> Chosen:
+    """int8 where it is the faster by `MARGIN`."""
+    faster = MARGIN * took_ms["int8"] <= took_ms["float32"]
+    return Chosen(
+        precision="int8" if faster else "float32",
+        float32_ms=round(took_ms["float32"], 3),
+        int8_ms=round(took_ms["int8"], 3),
+    )
+
+
+def _read(path: Path, graph: str) -> _Kept | None:
+    """What was found before for this very graph."""
+    try:
+        kept = _Kept.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return kept if kept.graph == graph else None

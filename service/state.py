@@ -1,0 +1,260 @@
+"""The state of a version's items: its arrays, filled ahead where the whole catalogue fits, else on demand.
+
+What the budget allows decides between the two. Either way every item of a run has a row when the run needs
+it, so no score depends on what happened to be held. Belongs to one thread once it is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from mmap import ALLOCATIONGRANULARITY
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.budget import Claim, Ledger, Need
+from service.bundle.columns import Rows
+from service.bundle.manifest import Manifest, StateArray
+from service.bundle.rows import Columns, Encoded
+from service.mapping import Mapped, shared_file
+from service.places import Places
+
+Array = NDArray[Any]
+Compute = Callable[[Columns], Sequence[Array]]
+"""the state arrays' rows ``[n, …]`` of items ``[n]``, in the manifest's order"""
+
+FILL_ROWS = 256
+"""items a run when the state is filled: short enough to let requests in between"""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The items of a run, of one request or several.
+
+    Attributes:
+        row: ``[N]`` of the catalogue.
+        changed: columns ``[K]`` of those that are not as the catalogue has them, or None.
+        at: ``[K]`` their positions among the ``N``, ascending.
+        id: ``[K]`` their numbers, never used again otherwise; 0 where nothing is to be kept.
+    """
+
+    row: Rows
+    changed: Columns | None
+    at: Rows
+    id: NDArray[np.int64]
+
+    @staticmethod
+    def of(batch: Sequence[Encoded]) -> Wanted:
+        """The items of all requests, one after another."""
+        if len(batch) == 1:
+            return Wanted(batch[0].item_row, batch[0].fresh, batch[0].fresh_at, batch[0].fresh_id)
+        starts = np.cumsum([0, *(len(encoded) for encoded in batch[:-1])], dtype=np.int32)
+        changed = [encoded.fresh for encoded in batch if encoded.fresh is not None]
+        return Wanted(
+            np.concatenate([encoded.item_row for encoded in batch]),
+            stacked(changed) if changed else None,
+            np.concatenate([encoded.fresh_at + start for encoded, start in zip(batch, starts, strict=True)]),
+            np.concatenate([encoded.fresh_id for encoded in batch]),
+        )
+
+    def part(self, part: slice) -> Wanted:
+        """Those from one position to another."""
+        if part.stop - part.start >= len(self.row):
+            return self
+        of = slice(*np.searchsorted(self.at, (part.start, part.stop)))
+        changed = None if self.changed is None else self.changed.part(of)
+        return Wanted(self.row[part], changed, self.at[of] - np.int32(part.start), self.id[of])
+
+
+@dataclass(frozen=True, slots=True)
+class StateFigures:
+    """How a version's state is held, and how often it was there.
+
+    Attributes:
+        mode: ``resident`` where the whole catalogue's is held, filled ahead.
+        rows: items whose state this worker holds.
+        bytes: that it may take in all workers together.
+        dtype: of its arrays.
+        shared: do the workers share the catalogue's?
+        counts: items of runs so far whose state was there (``hit``) or was computed (``miss``), and items
+            that lost their row to others (``evicted``).
+    """
+
+    mode: Literal["resident", "on_demand"]
+    rows: int
+    bytes: int
+    dtype: str
+    shared: bool
+    counts: Mapping[str, int]
+
+    def __str__(self) -> str:
+        shared = "shared " if self.shared else ""
+        return f"{self.mode}: {self.rows} {shared}rows of {self.dtype}, {self.bytes / 2**20:.1f} MiB at most"
+
+
+class State:
+    """The state arrays of a version, and what is in them.
+
+    Args:
+        manifest: of the bundle.
+        items: the item table, encoded ``[items + 1]``.
+        compute: an item's state from its columns.
+        ledger: how much memory there is.
+        max_rows: most items that a run places at once.
+
+    Raises:
+        BundleError: the budget has no room for the smallest table.
+    """
+
+    def __init__(
+        self, manifest: Manifest, items: Columns, compute: Compute, ledger: Ledger, max_rows: int
+    ) -> None:
+        self._specs, self._items, self._compute, self._ledger = manifest.state, items, compute, ledger
+        row_bytes = sum(_row_bytes(spec) for spec in manifest.state)
+        need = Need(len(items), row_bytes, max_rows, ledger.workers > 1 and ledger.folder is not None)
+        try:
+            self._open(_key(manifest), need)
+        except OSError as error:
+            _log.warning("%s: the workers cannot share the items' state: %s", manifest.version, error)
+            self._open(f"{_key(manifest)}.own", replace(need, shareable=False))
+        _log.info("%s: the items' state is %s", manifest.version, self.figures())
+
+    @property
+    def max_rows(self) -> int:
+        """Most items that `rows` can be asked for at once."""
+        return self._share.scratch
+
+    @property
+    def resident(self) -> int:
+        """The first rows, which are the whole catalogue's and never change; 0 where it is not held."""
+        return len(self._items) if self._share.resident else 0
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The state arrays ``[rows, …]`` by name."""
+        return {spec.name: mapped.array for spec, mapped in zip(self._specs, self._mapped, strict=True)}
+
+    def rows(self, wanted: Wanted) -> Rows:
+        """The row ``[N]`` of every item, with its state in it.
+
+        Raises:
+            IndexError: a row that the catalogue does not have.
+        """
+        placed = self._places.place(wanted.row, wanted.at, wanted.id)
+        if len(placed.missing):
+            self._write(placed.into, self._compute(self._columns(wanted, placed.missing)))
+            self._places.keep(placed)
+        return placed.rows
+
+    def figures(self) -> StateFigures:
+        """How the state is held by now."""
+        places = self._places
+        return StateFigures(
+            mode="resident" if self._share.resident else "on_demand",
+            rows=places.held,
+            bytes=self._share.bytes(self._ledger.workers),
+            dtype=", ".join(dict.fromkeys(spec.dtype for spec in self._specs)),
+            shared=self._share.shared > 0,
+            counts={"hit": places.hits, "miss": places.misses, "evicted": places.evictions},
+        )
+
+    def close(self) -> None:
+        """Give the memory back. Nothing may be running."""
+        self._opened.close()
+
+    def _open(self, key: str, need: Need) -> None:
+        with ExitStack() as opened:
+            claim = self._ledger.claim(key, need)
+            opened.callback(self._ledger.leave, claim)
+            share = self._share = claim.share
+            rows = (need.items if share.resident else 0) + share.scratch + share.most
+            # Behind the claim, as it is undone first; a file's last pages go with the last who has it open.
+            file = self._filled_file(key) if share.shared else None
+            if file is not None:
+                opened.callback(file.close)
+            self._mapped = [Mapped((rows, *spec.shape[1:]), spec.dtype) for spec in self._specs]
+            for mapped in self._mapped:
+                opened.callback(mapped.close)
+            if file is not None:
+                for mapped, offset in zip(self._mapped, self._offsets(), strict=True):
+                    mapped.lay_over(file, offset, need.items)
+            elif share.resident:
+                for start, outputs in self._catalogue():
+                    self._write(slice(start, start + len(outputs[0])), outputs)
+            self._places = Places(
+                need.items, share.resident, share.scratch, share.pool, share.most, partial(self._grown, claim)
+            )
+            self._opened = opened.pop_all()
+
+    def _grown(self, claim: Claim) -> int:
+        self._share = self._ledger.grow(claim)
+        return self._share.pool
+
+    def _columns(self, wanted: Wanted, at: NDArray[np.intp]) -> Columns:
+        """The columns of the items at some positions."""
+        columns = self._items.take(wanted.row[at])
+        if wanted.changed is not None:
+            which = np.full(len(wanted.row), -1)
+            which[wanted.at] = np.arange(len(wanted.at))
+            changed = np.flatnonzero(which[at] >= 0)
+            columns.put(changed, wanted.changed.take(which[at][changed]))
+        return columns
+
+    def _write(self, rows: Rows | slice, outputs: Sequence[Array]) -> None:
+        for mapped, output in zip(self._mapped, outputs, strict=True):
+            mapped.array[rows] = output
+
+    def _catalogue(self) -> Iterator[tuple[int, Sequence[Array]]]:
+        """The state of the whole catalogue, a piece at a time, and the row where each piece begins."""
+        for start in range(0, len(self._items), FILL_ROWS):
+            rows = np.arange(start, min(start + FILL_ROWS, len(self._items)))
+            yield start, self._compute(self._items.take(rows))
+
+    def _filled_file(self, key: str) -> BinaryIO:
+        """The catalogue's state in a file that the workers share: one array after another, each on a page."""
+        path = self._ledger.file(key)
+        assert path is not None, "only what has a folder is shared. This is a bug."
+
+        def fill(file: BinaryIO) -> None:
+            for start, outputs in self._catalogue():
+                for spec, offset, output in zip(self._specs, self._offsets(), outputs, strict=True):
+                    file.seek(offset + start * _row_bytes(spec))
+                    file.write(np.ascontiguousarray(output).data)
+
+        return shared_file(path, fill)
+
+    def _offsets(self) -> list[int]:
+        sizes = [len(self._items) * _row_bytes(spec) for spec in self._specs]
+        return [
+            0,
+            *np.cumsum(
+                [-(-size // ALLOCATIONGRANULARITY) * ALLOCATIONGRANULARITY for size in sizes[:-1]]
+            ).tolist(),
+        ]
+
+
+def stacked(parts: Sequence[Columns]) -> Columns:
+    """Rows of several, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    return Columns(
+        np.concatenate([part.index for part in parts]), np.concatenate([part.value for part in parts])
+    )
+
+
+def _row_bytes(spec: StateArray) -> int:
+    return prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize
+
+
+def _key(manifest: Manifest) -> str:
+    """What this version is called among the workers: its name, and what it is made of."""
+    return f"{manifest.version}-{hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:16]}"

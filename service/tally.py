@@ -1,0 +1,45 @@
+"""How many connections each worker has, in memory that the supervisor makes and all of them see.
+
+A number has one writer, its worker, and after that one's death the supervisor: there is nothing to lock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+AWAY = -1
+"""In place of a number: this worker takes nobody. It starts, drains, or is dead."""
+
+_BYTES = 8
+
+
+class Tally:
+    """Open connections by worker, `[workers]`."""
+
+    def __init__(self, fd: int) -> None:
+        """Map the memory behind a descriptor, which stays the caller's."""
+        self._counts = memoryview(mmap.mmap(fd, 0)).cast("q")
+
+    def __getitem__(self, worker: int) -> int:
+        """What a worker has, or `AWAY`."""
+        return self._counts[worker]
+
+    def __setitem__(self, worker: int, count: int) -> None:
+        self._counts[worker] = count
+
+    def others(self, worker: int) -> dict[int, int]:
+        """Worker -> what it has, of all others that take callers."""
+        return {other: count for other, count in enumerate(self._counts) if other != worker and count != AWAY}
+
+
+def make(workers: int) -> int:
+    """A descriptor of new memory for so many workers, all of them away; it is the caller's to close."""
+    if hasattr(os, "memfd_create"):  # Linux; no disk stands behind it
+        fd = os.memfd_create("rankserve-tally")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.write(fd, AWAY.to_bytes(_BYTES, "little", signed=True) * workers)
+    return fd

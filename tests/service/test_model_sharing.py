@@ -1,0 +1,49 @@
+"""What a model finds to share a run, when it is loaded."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.engine import EngineOptions
+from service.model import Model, ModelOptions
+from tests.tiny import write_tiny
+
+
+@pytest.mark.parametrize(
+    ("share_runs", "max_batch_rows", "found"),
+    [
+        (False, 2048, "one request a run"),
+        (True, 20, "one request a run"),  # nothing to be measured
+        (True, 64, "(one request a run|up to 2 requests of 40 rows together share a run, .*)"),
+        (True, 2048, "(one request a run|up to [248] requests of (40|80|160|200|400) rows .*)"),
+    ],
+)
+def test_the_log_says_what_shares_a_run(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    share_runs: bool,
+    max_batch_rows: int,
+    found: str,
+) -> None:
+    """As measured for this version on this machine, of no more rows than a run may have; and as wanted."""
+    caplog.set_level("INFO", "service.model")
+    options = ModelOptions(
+        EngineOptions(provider="cpu", max_rows=64), max_batch_rows=max_batch_rows, share_runs=share_runs
+    )
+    with ThreadPoolExecutor(1) as executor:
+        Model.load(write_tiny(tmp_path, "v1").folder, options, executor).close()
+    assert any(re.fullmatch(f"v1: {found}", message) for message in caplog.messages)
+
+
+def test_what_a_run_costs_is_known_before_the_first_request(tmp_path: Path) -> None:
+    """Warm-up learns it, so that admission need not guess."""
+    with ThreadPoolExecutor(1) as executor:
+        model = Model.load(
+            write_tiny(tmp_path, "v1").folder, ModelOptions(EngineOptions(provider="cpu")), executor
+        )
+        assert model.batcher._cost.known
+        model.close()

@@ -1,0 +1,162 @@
+"""float32 or int8: chosen by time, once a host, and only a graph that proves itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from service.bundle.deployment import this_host
+from service.bundle.errors import BundleError
+from service.bundle.graphs import RANK_INT8
+from service.bundle.manifest import Int8, Manifest
+from service.engine import EngineOptions
+from service.model import Model, ModelOptions
+from service.precision import ROUNDS, Chosen, Precision, choose, measure, settle
+from tests.resealed import reseal
+from tests.tiny import Tiny, write_tiny
+
+OPTIONS = ModelOptions(EngineOptions(provider="cpu", max_rows=64), max_batch_rows=64)
+INT8 = Int8(tolerance=1e-3, kendall_tau=1.0, ndcg=1.0)
+GRAPH = "a" * 64
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A bundle without int8."""
+    return write_tiny(tmp_path_factory.mktemp("models"), "v1")
+
+
+@pytest.fixture
+def folder(plain: Tiny, tmp_path: Path) -> Path:
+    """A copy that has int8, whose graph is nearly that of float32."""
+    copy = Path(shutil.copytree(plain.folder, tmp_path / "v1"))
+    shift(copy, 1e-4)
+    reseal(copy, vouch)
+    return copy
+
+
+def shift(folder: Path, by: float) -> None:
+    """Make the int8 graph of rank.onnx, its numbers a little off."""
+    model = onnx.load(folder / "rank.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array((values * (1 + by)).astype(values.dtype), tensor.name))
+    onnx.save_model(model, folder / RANK_INT8)
+
+
+def vouch(manifest: dict[str, Any]) -> None:
+    """Say in the manifest that the graph is there; `reseal` knows the checksum of what it lists alone."""
+    manifest["int8"] = INT8.model_dump()
+    manifest["files"][RANK_INT8] = GRAPH
+
+
+def loaded(folder: Path, precision: Precision | Literal["auto"]) -> Chosen:
+    """What a model of the bundle is ranked in."""
+    if RANK_INT8 in {path.name for path in folder.iterdir()}:
+        reseal(folder)
+    with ThreadPoolExecutor(1) as executor:
+        model = Model.load(folder, replace(OPTIONS, precision=precision), executor)
+        model.close()
+        return model.precision
+
+
+def test_a_setting_is_obeyed(folder: Path) -> None:
+    """Nothing is measured, and nothing kept, where somebody says which."""
+    assert loaded(folder, "float32") == Chosen(precision="float32")
+    assert loaded(folder, "int8") == Chosen(precision="int8")
+    assert not (folder.parent / ".precision").exists()
+
+
+def test_what_is_measured_is_kept_for_all(folder: Path) -> None:
+    """A second load goes by the file of the first one."""
+    first = loaded(folder, "auto")
+    assert first.float32_ms is not None
+    assert first.int8_ms is not None
+    assert (folder.parent / ".precision" / this_host() / "v1.json").is_file()
+    assert loaded(folder, "auto") == first
+
+
+def test_a_bundle_without_it_is_ranked_in_float32(plain: Tiny) -> None:
+    """Auto takes what there is; who asks for int8 is told that there is none."""
+    assert loaded(plain.folder, "auto") == Chosen(precision="float32")
+    with pytest.raises(BundleError, match=r"v1 has no rank.int8.onnx, and precision is int8; set it to auto"):
+        loaded(plain.folder, "int8")
+
+
+def test_a_graph_of_other_scores_is_not_used(folder: Path) -> None:
+    """Golden scores are held against int8's own tolerance; where they are missed float32 serves, as it is."""
+    before = loaded(folder, "float32")
+    shift(folder, 0.5)
+    with pytest.raises(BundleError, match=r"apart from its golden scores, more than 1e-03"):
+        loaded(folder, "int8")
+    assert loaded(folder, "auto") == before == Chosen(precision="float32")
+    assert not (folder.parent / ".precision").exists()
+
+
+def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
+    """Cut off, and vouched for: the reason names the file."""
+    (folder / RANK_INT8).write_bytes((folder / RANK_INT8).read_bytes()[:100])
+    with pytest.raises(BundleError, match=r"rank.int8.onnx cannot be read"):
+        loaded(folder, "auto")
+
+
+@pytest.mark.parametrize(
+    ("float32_ms", "int8_ms", "precision"),
+    [(2.0, 1.0, "int8"), (1.0, 2.0, "float32"), (1.0, 0.97, "float32")],
+)
+def test_int8_must_be_faster_by_a_margin(float32_ms: float, int8_ms: float, precision: Precision) -> None:
+    """What is as fast is better in float32."""
+    found = choose({"float32": float32_ms, "int8": int8_ms})
+    assert found == Chosen(precision=precision, float32_ms=float32_ms, int8_ms=int8_ms)
+
+
+def test_both_are_measured_in_turns() -> None:
+    """A run of each, again and again, and one of each before, which does not count."""
+    ran: list[str] = []
+    took = measure({"float32": lambda: ran.append("a"), "int8": lambda: ran.append("b")})
+    assert "".join(ran) == "ab" * (1 + ROUNDS)
+    assert took.keys() == {"float32", "int8"}
+
+
+@pytest.fixture
+def manifest(plain: Tiny) -> Manifest:
+    """Of a version with an int8 graph."""
+    return plain.manifest.model_copy(update={"files": {RANK_INT8: GRAPH}, "int8": INT8})
+
+
+def runs(then: Callable[[], object] = lambda: None) -> dict[Precision, Callable[[], object]]:
+    """Two graphs that take no time."""
+    return {"float32": lambda: None, "int8": then}
+
+
+def test_the_first_to_have_measured_is_right(manifest: Manifest, tmp_path: Path) -> None:
+    """Of two that measure at the same time, the one that writes later goes by what it finds."""
+    inner: list[Chosen] = []
+
+    def overtaken() -> None:
+        if not inner:
+            inner.append(settle(tmp_path / "v1", manifest, runs()))
+
+    assert settle(tmp_path / "v1", manifest, runs(overtaken)) == inner[0]
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text.replace(GRAPH, "b" * 64), lambda text: text[:20]])
+def test_what_is_of_another_graph_or_cut_off_is_measured_anew(
+    manifest: Manifest, tmp_path: Path, spoil: Callable[[str], str]
+) -> None:
+    """A version of the same name, written anew, or a file that says nothing."""
+    settle(tmp_path / "v1", manifest, runs())
+    path = tmp_path / ".precision" / this_host() / "v1.json"
+    sound = path.read_text(encoding="utf-8")
+    path.write_text(spoil(sound), encoding="utf-8")
+    settle(tmp_path / "v1", manifest, runs())
+    assert GRAPH in path.read_text(encoding="utf-8")

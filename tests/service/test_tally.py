@@ -1,0 +1,45 @@
+"""Numbers that processes share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from service.tally import AWAY, Tally, make
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    """Of three workers."""
+    fd = make(3)
+    yield fd
+    os.close(fd)
+
+
+def test_everybody_is_away_at_first(memory: int) -> None:
+    """A worker that has not started yet is waited for by nobody."""
+    tally = Tally(memory)
+    assert [tally[worker] for worker in range(3)] == [AWAY] * 3
+    assert tally.others(0) == {}
+
+
+def test_all_who_map_the_memory_see_one_tally(memory: int) -> None:
+    """Another process too, which has the descriptor alone."""
+    mine, yours = Tally(memory), Tally(memory)
+    mine[0] = 2
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        Tally(memory)[1] = 2**40
+        os._exit(0)
+    assert yours.others(2) == {0: 2, 1: 2**40}
+    assert yours.others(1) == {0: 2}
+
+
+def test_without_files_in_memory_one_that_has_no_name_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Systems other than Linux."""
+    monkeypatch.delattr(os, "memfd_create")
+    fd = make(2)
+    tally = Tally(fd)
+    os.close(fd)
+    assert (tally[0], tally[1]) == (AWAY, AWAY)
