@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.bundle.errors import FeatureError
 from service.bundle.keys import KeyIndex
 from service.bundle.pieces import forget_values
-from service.bundle.spelling import text
+from service.bundle.spelling import text, texts
 
 Value = str | bool | int | float | list[str | int | float] | None
 Rows = NDArray[np.int32]
@@ -200,6 +200,8 @@ def column_of(values: Sequence[Value], field: str) -> Column:
             inside a list, None inside a list.
     """
     kinds = set(map(type, values))
+    if kinds == {str}:
+        return Texts(strings(texts(cast(Sequence[str], values))))
     if list in kinds:
         return Lists.of(_items(value, field) for value in values)
     # An id beyond 2**53 would become another one in float64.

@@ -221,11 +221,7 @@ class Encoder:
 
     def check(self, path: str, column: Column) -> None:
         """Raise FeatureError where something that reads the path cannot read the column."""
-        for feature in self.schema.column_features():
-            if feature.source == path:
-                self._slots.encode(feature, column)
-        if any(path in key for key in self.schema.tables.values()):
-            as_texts(column, path)
+        self._slots.check(path, column)
 
     def _entities(
         self,

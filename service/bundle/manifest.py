@@ -21,7 +21,7 @@ MANIFEST_FILE = "manifest.json"
 TOLERANCE = 1e-5
 """numbers agree when ``|a - b| <= tolerance * max(1, |b|)``"""
 HALF_TOLERANCE = 2e-3
-"""of scores by state in float16"""
+"""of scores by state in float16, for items whose numbers are as those of the log"""
 
 
 class _Frozen(BaseModel):

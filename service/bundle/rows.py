@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -36,6 +36,12 @@ class Columns:
     def put(self, rows: NDArray[Any], other: Columns) -> None:
         """Overwrite the given rows."""
         self.index[rows], self.value[rows] = other.index, other.value
+
+    @staticmethod
+    def joined(parts: Sequence[Columns]) -> Columns:
+        """The rows of all, one after another."""
+        index, value = ([getattr(part, name) for part in parts] for name in ("index", "value"))
+        return Columns(np.concatenate(index), np.concatenate(value))
 
     def room(self, n: int) -> Columns:
         """Zeros for ``n`` rows of the same kind; pages that nothing is written to take no memory."""
@@ -73,6 +79,20 @@ class Entities:
         """A copy of the given rows, in that order."""
         return Entities(self.columns.take(rows), self.live.take(rows), self.keys.take(rows, axis=0))
 
+    def differs(self, other: Entities) -> NDArray[np.bool_]:
+        """Which rows ``[n]`` are not the same."""
+        different: NDArray[np.bool_] = (self.keys != other.keys).any(axis=1)
+        return different | self.columns.differs(other.columns) | self.live.differs(other.live)
+
+    @staticmethod
+    def joined(parts: Sequence[Entities]) -> Entities:
+        """The rows of all, one after another."""
+        return Entities(
+            Columns.joined([part.columns for part in parts]),
+            Columns.joined([part.live for part in parts]),
+            np.concatenate([part.keys for part in parts]),
+        )
+
     def room(self, n: int) -> Entities:
         """Zeros for ``n`` rows of the same kind; pages that nothing is written to take no memory."""
         keys = np.zeros((n, self.keys.shape[1]), np.int64)
@@ -91,9 +111,9 @@ class Items:
 
     Attributes:
         row: ``[N]`` of the item table; 0 is unknown.
-        revised: positions ``[k]`` among them, ascending.
+        revised: positions ``[k]`` among them, each once.
         entities: ``[k]``, the revised ones.
-        ids: ``[k]``, what each is called as it is now, and never again otherwise; greater than 0.
+        ids: ``[k]``, what each is called as it is now, and never again otherwise; 0 where it is kept nowhere.
         numbers: ``[k]`` by name, the item fields that a formula may read.
     """
 
@@ -102,6 +122,17 @@ class Items:
     entities: Entities
     ids: NDArray[np.int64]
     numbers: Mapping[str, NDArray[np.float64]]
+
+    def and_revised(self, others: Sequence[Items]) -> Items:
+        """The same items, with those revised that are so in the others, too; no position comes twice."""
+        parts = [self, *others]
+        return Items(
+            self.row,
+            np.concatenate([part.revised for part in parts]),
+            Entities.joined([part.entities for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+            {name: np.concatenate([part.numbers[name] for part in parts]) for name in self.numbers},
+        )
 
 
 @dataclass(frozen=True, slots=True)

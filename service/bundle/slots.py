@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Rows
+from service.bundle.columns import Column, Rows, Texts, as_texts
 from service.bundle.errors import FeatureError
 from service.bundle.features import encode_column
-from service.bundle.kinds import ColumnFeature, Embedded, Feature, Match, Product, is_bucketed
+from service.bundle.kinds import Categorical, ColumnFeature, Embedded, Feature, Match, Product, is_bucketed
 from service.bundle.rows import Columns
 from service.bundle.schema import FeatureSchema, Side
 from service.bundle.vocabulary import AnyVocabulary, PairVocabulary
@@ -42,6 +42,11 @@ class Slots:
         ]
         self._places = {block.feature: (side, block.slots) for side, block in blocks}
         self._embeddings = {block.feature: block.vocabulary for _, block in blocks if block.vocabulary}
+        self._readers = {
+            feature.source: [other for other in schema.column_features() if other.source == feature.source]
+            for feature in schema.column_features()
+        }
+        self._key_paths = frozenset(chain.from_iterable(schema.tables.values()))
         self._pairs: dict[str, PairVocabulary] = {}
         for feature in schema.features:
             if isinstance(feature, Embedded | Product) or is_bucketed(feature):
@@ -64,6 +69,14 @@ class Slots:
         """
         vocabulary = self._vocabularies.get(self._embeddings.get(feature.name, ""))
         return encode_column(feature, column, self._schema.fitted, vocabulary)
+
+    def check(self, path: str, column: Column) -> None:
+        """Raise FeatureError where something that reads the path cannot read the column."""
+        for feature in self._readers.get(path, ()):
+            if not (isinstance(feature, Categorical) and isinstance(column, Texts)):  # any text is a category
+                self.encode(feature, column)
+        if path in self._key_paths:
+            as_texts(column, path)
 
     def put(self, name: str, encoded: NDArray[Any], sides: Sides, rows: slice | NDArray[Any] = ALL) -> None:
         """Write a feature's slots to the given rows of its side."""

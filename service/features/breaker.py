@@ -47,6 +47,10 @@ class Breaker:
             self._trying, self._next_try = True, self._clock() + self._retry_s
         return self._counted
 
+    def answers(self) -> None:
+        """Somebody else has heard of the store: the next call need not wait to try it."""
+        self._next_try = self._clock()
+
     def succeeded(self) -> None:
         """A call went well."""
         self._failures, self._trying = 0, False

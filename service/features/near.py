@@ -9,7 +9,6 @@ takes nothing from the others, and what it asked for is there for the next.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -113,10 +112,9 @@ class NearCache:
         """The entry of a key, though its row may have changed unheard of; None after its time to live."""
         return self._within(key, self._ttl_s)
 
-    def until(self, key: tuple[str | None, ...]) -> float:
-        """When the entry of a key will not be fresh any more; minus infinity where there is none."""
-        entry = self._entries.get(key)
-        return entry.since + self._fresh_s if entry else -math.inf
+    def until(self, entry: Entry) -> float:
+        """When an entry will not be fresh any more."""
+        return entry.since + self._fresh_s
 
     async def fetch(self, keys: Sequence[RowKey], within_s: float) -> dict[RowKey, Entry]:
         """Entries from the store, by one round trip for all that nobody else is fetching already.

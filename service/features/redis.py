@@ -175,6 +175,7 @@ class RedisFeatureStore:
         def begun() -> None:
             nonlocal delay_s
             delay_s, self._answered = FIRST_DELAY_S, True
+            self._breaker.answers()
             hears(True)
 
         # Asked, as the client waits with `asyncio.wait_for`, which in Python 3.11 may swallow a cancellation.
@@ -274,7 +275,8 @@ async def _next(subscription: PubSub) -> Mapping[str, Any]:
 
 def _tell(notice: bytes, changed: Changed) -> None:
     try:
-        changed([tuple(key) for key in ormsgpack.unpackb(notice)])
+        keys = [(table, part, *parts) for table, part, *parts in ormsgpack.unpackb(notice)]
+        changed(keys)
     except (ValueError, TypeError):
         _log.warning("redis: a notice of changes cannot be read; every row is asked for again")
         changed(None)

@@ -5,6 +5,7 @@ Worked out once for each cached row and version, for many rows at a time; a requ
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,10 +109,29 @@ def _differing(
 ) -> tuple[dict[int, Value], dict[int, str]]:
     """By position, the values that a column does not hold; and why those cannot be read that cannot."""
     others = {at: value for at, value in values.items() if value != held[at]}
-    unreadable = _unreadable(encoder, path, others)
-    readable = {at: value for at, value in others.items() if at not in unreadable}
-    same = _same(readable, kind, held, path)
-    return {at: value for at, value in readable.items() if at not in same}, unreadable
+    differing, unreadable = dict(others), dict[int, str]()
+    for positions, found in _pieces(others, path, lambda column: _read(encoder, path, kind, column)):
+        if isinstance(found, FeatureError):
+            unreadable[positions[0]] = found.message
+            del differing[positions[0]]
+            continue
+        for at, value in zip(positions, found, strict=True):
+            if value == held[at]:  # in another spelling, as "3" for 3.0
+                del differing[at]
+    return differing, unreadable
+
+
+def _read(encoder: Encoder, path: str, kind: Column | None, column: Column) -> Sequence[Value]:
+    """Values ``[n]`` as a column of a kind has them. FeatureError where the version cannot read one."""
+    encoder.check(path, column)
+    head, _, name = path.partition(".")
+    if head == "item" and name in encoder.attributes:
+        as_numbers(column, path)
+    try:
+        # One of another kind than the table's is not read so, and readable all the same.
+        return _values(column if kind is None else _as(kind, column, path))
+    except FeatureError:
+        return [math.nan] * len(column)  # which is no value that is held
 
 
 def _values(column: Column) -> list[Value]:
@@ -124,34 +144,6 @@ def _values(column: Column) -> list[Value]:
 def part_text(value: Value) -> str | None:
     """A part of a key as it is looked up; NaN is missing, and a list is no part of one."""
     return None if value is None or value != value or isinstance(value, list) else text(value)
-
-
-def _unreadable(encoder: Encoder, path: str, values: Mapping[int, Value]) -> dict[int, str]:
-    """The positions of values that the version cannot read, each with the reason."""
-    head, _, name = path.partition(".")
-
-    def read(column: Column) -> None:
-        encoder.check(path, column)
-        if head == "item" and name in encoder.attributes:
-            as_numbers(column, path)
-
-    pieces = _pieces(values, path, read)
-    return {at: found.message for (at, *_), found in pieces if isinstance(found, FeatureError)}
-
-
-def _same(values: Mapping[int, Value], kind: Column | None, held: Sequence[Value], path: str) -> set[int]:
-    """The positions of values that mean what a column holds, in another spelling: ``"3"`` for ``3.0``."""
-    if kind is None:
-        return {at for at, value in values.items() if value is None}
-    # One of another kind than the table's is not read so, and readable all the same.
-    pieces = _pieces(values, path, lambda column: _values(_as(kind, column, path)))
-    return {
-        at
-        for positions, found in pieces
-        if not isinstance(found, FeatureError)
-        for at, value in zip(positions, found, strict=True)
-        if value == held[at]
-    }
 
 
 def _pieces(

@@ -88,3 +88,15 @@ def test_a_try_that_never_ends_holds_nothing_up() -> None:
         assert breaker.admits() is not None
     breaker.succeeded()
     assert breaker.state == "closed"
+
+
+def test_a_sign_of_life_lets_the_next_call_try() -> None:
+    """Without waiting; the breaker closes only when that call succeeds."""
+    breaker = opened(Clock())
+    assert breaker.admits() is None
+    breaker.answers()
+    assert breaker.state == "open"
+    assert (call := breaker.admits()) is not None
+    assert breaker.admits() is None
+    breaker.failed(call)
+    assert breaker.state == "open"

@@ -15,7 +15,7 @@ from service.features.lookup import Lookup
 from service.features.near import NearCache
 from service.features.store import RowKey
 from service.telemetry import Telemetry
-from tests.service.features.merged import effective, merged, same
+from tests.service.features.merged import effective, merged, same, told_lengths
 from tests.service.features.stores import HeldStore
 from tests.tiny_features import tiny_encoder
 
@@ -185,9 +185,10 @@ async def test_cold_is_one_round_trip_and_warm_is_none() -> None:
 
 async def test_a_key_that_the_store_changes_costs_another_round_trip() -> None:
     """An item's author as stored is another than in the table: the row of the author follows."""
-    store = HeldStore({("item", "0"): {"author": "zz"}, ("author_stats", "zz"): {"rate": 0.77}})
+    stored: Stored = {("item", "0"): {"author": "zz"}, ("author_stats", "zz"): {"rate": 0.77}}
+    store = HeldStore(stored)
     known = await completed(store, asked(["0"]))
-    assert known.inline == {0: {"item.author": "zz", "author_stats.rate": 0.77}}
+    as_if_held(known, asked(["0"]), merged(ENCODER, stored))
     assert [("author_stats", "zz") in fetch for fetch in store.fetches] == [False, True]
 
 
@@ -227,7 +228,7 @@ async def test_a_stored_value_that_cannot_be_read_is_left_out(
     brought = asked(["0", "1", "2"], inline={2: {"author": "a3"}})
     known, sound = await lookup(store).complete(ENCODER, brought, 10)
     assert not sound
-    assert known.inline[1] == {"item.length": 77}
+    assert told_lengths(known)[1] == 77
     assert (known.inline.get(0) == {"item.clicks_1h": 400}) == (key == ("item", "0"))
     known.encode(ENCODER)
 
@@ -237,7 +238,7 @@ async def test_a_corrupt_row_counts_as_none() -> None:
     store = HeldStore({("item", "1"): {"length": 88}})
     store.rows["item", "0"] = None
     known, sound = await lookup(store).complete(ENCODER, asked(["0", "1"]), 10)
-    assert (known.inline, sound) == ({1: {"item.length": 88}}, False)
+    assert (told_lengths(known), sound) == ({1: 88}, False)
 
 
 async def test_two_versions_share_the_rows_and_not_what_they_make_of_them() -> None:
@@ -247,5 +248,8 @@ async def test_two_versions_share_the_rows_and_not_what_they_make_of_them() -> N
     finds = lookup(store)
     first, _ = await finds.complete(ENCODER, asked(["0"]), 10)
     second, _ = await finds.complete(other, asked(["0"]), 10)
-    assert first.inline == second.inline == {0: {"item.clicks_1h": 400, "item.length": 77}}
+    assert told_lengths(first) == told_lengths(second) == {0: 77}
+    assert first.items is not None
+    assert second.items is not None
+    assert first.items.numbers.keys() - second.items.numbers.keys() == set()
     assert len(store.fetches) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from service.features.lookup import VIEWED_AT_ONCE, Lookup
+from service.features.lookup import Lookup
 from service.features.near import NearCache
+from service.features.search import VIEWED_AT_ONCE
 from service.features.store import Row, RowKey
 from service.telemetry import Telemetry
 from tests.service.features.merged import told_lengths
@@ -44,9 +45,9 @@ async def test_a_change_during_a_fetch_reaches_the_next_request() -> None:
     store.rows |= dict.fromkeys(changed, Row(2, {"length": 88}))
     finds.drop(changed)
     store.free.set()
-    assert (await first)[0].inline == {0: {"item.length": 77}}
+    assert told_lengths((await first)[0]) == {0: 77}
     known, _ = await finds.complete(ENCODER, asked(["0", "new"]), 10)
-    assert known.inline == {at: {"item.length": 88} for at in (0, 1)}
+    assert told_lengths(known) == {0: 88, 1: 88}
 
 
 async def test_what_may_be_stale_serves_where_the_store_fails() -> None:
@@ -86,7 +87,7 @@ async def test_many_cold_rows_leave_others_their_turn() -> None:
     turns = 0
     known, _ = await finds.complete(ENCODER, asked(ids), 10)
     going.cancel()
-    assert len(known.inline) == len(ids)
+    assert len(told_lengths(known)) == len(ids)
     assert turns >= 4
 
 
@@ -113,4 +114,4 @@ async def test_a_change_reaches_the_next_request() -> None:
     store.rows["item", "0"] = Row(2, {"length": 88})
     finds.drop([("item", "0")])
     known, _ = await finds.complete(ENCODER, asked(["0"]), 10)
-    assert known.inline == {0: {"item.length": 88}}
+    assert told_lengths(known) == {0: 88}
