@@ -24,11 +24,12 @@ import numpy as np
 import uvloop
 
 from benchmarks.machine import describe
-from service.bundle.columns import Lists, Table, strings
+from service.bundle.columns import Lists, strings
 from service.bundle.encoder import Encoder
 from service.bundle.kinds import Fitted, VocabularySpec
 from service.bundle.schema import FeatureSchema
 from service.bundle.snapshot import read_table, read_vocabularies, write_table, write_vocabularies
+from service.bundle.table import Table
 from service.bundle.vocabulary import Vocabulary
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions

@@ -16,7 +16,6 @@ from service.api import Serving, errors, health, models, openapi, rank, rankers
 from service.api import features as feature_routes
 from service.api.edge import Edge
 from service.batcher import BatchRun
-from service.budget import Ledger
 from service.bundle import deployment
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
@@ -25,6 +24,7 @@ from service.engine import EngineOptions
 from service.errors import NotReady
 from service.features.features import FeatureOptions, Features
 from service.features.memory import MemoryFeatureStore
+from service.ledger import Ledger
 from service.machine import memory_bytes
 from service.model import Model, ModelOptions
 from service.promotion import Check
@@ -36,6 +36,9 @@ from service.versions import Versions
 
 WATCH_S = 0.25
 """Between two looks at how late the event loop wakes, and at what serves."""
+
+GROW_S = 1.0
+"""Between two looks at whether there is more room for items' state."""
 
 Load = Callable[[str], Model]
 """Makes a model of a version; blocks, and raises BundleError with the reason why not."""
@@ -188,13 +191,18 @@ async def _not_beside_better(serving: Serving) -> None:
 
 
 async def _watch(serving: Serving) -> None:
-    """Measure what only time shows: how late the event loop wakes, and what serves."""
+    """Measure what only time shows: how late the event loop wakes, and what serves; and let that grow."""
     loop, complaint = asyncio.get_running_loop(), None
+    grown = loop.time()
     while True:
         due = loop.time() + WATCH_S
         await asyncio.sleep(WATCH_S)
         try:
             _measure(serving, late_s=max(0.0, loop.time() - due))
+            if due - grown >= GROW_S:
+                grown = due
+                for resident in serving.registry.residents():
+                    await asyncio.to_thread(resident.model.grow)
             complaint = None
         except Exception as error:  # a full disk under the metrics: requests are still being served
             if complaint != repr(error):

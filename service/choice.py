@@ -38,7 +38,7 @@ def choose(settings: Settings, machine: Machine) -> Choice:
     threads, why_threads = _threads(settings, machine, workers)
     lines = (
         f"this machine: {_count(machine.cores, 'core')} and {machine.memory_bytes / GIB:.1f} GiB of memory "
-        f"that the service may use, {'a' if machine.gpu else 'no'} GPU",
+        f"that the service may use, {_gpu(machine)}",
         f"{_count(workers, 'worker')}: {why_workers}",
         f"{_count(threads, 'thread')} in each engine: {why_threads}; none spins, none is bound to a core",
         f"{state_mib} MiB for the state of items: {why_state}",
@@ -55,7 +55,7 @@ def default_state_mib(memory_bytes: int) -> int:
 def _workers(settings: Settings, machine: Machine, state_mib: int) -> tuple[int, str]:
     if settings.workers is not None:
         return settings.workers, "as set"
-    if machine.gpu and settings.provider != "cpu":
+    if _on_gpu(settings, machine):
         return 1, "a GPU does one run at a time; RANKSERVE_PROVIDER=cpu has one for each core instead"
     room = (machine.memory_bytes // MIB - state_mib) // WORKER_MIB
     if room < machine.cores:
@@ -66,10 +66,21 @@ def _workers(settings: Settings, machine: Machine, state_mib: int) -> tuple[int,
 def _threads(settings: Settings, machine: Machine, workers: int) -> tuple[int, str]:
     if settings.intra_op_threads is not None:
         return settings.intra_op_threads, "as set"
-    if machine.gpu and settings.provider != "cpu":
-        return 1, "the GPU computes"
     each = max(1, machine.cores // workers)
+    if _on_gpu(settings, machine):
+        return (1, "the GPU computes") if settings.provider == "cuda" else (each, "should the GPU not work")
     return each, "the workers use all cores" if each == 1 else "there are more cores than workers"
+
+
+def _on_gpu(settings: Settings, machine: Machine) -> bool:
+    """Shall the GPU compute? Where it was not asked for by name, only if it looks as if it could."""
+    return {"cuda": machine.gpu, "auto": machine.cuda, "cpu": False}[settings.provider]
+
+
+def _gpu(machine: Machine) -> str:
+    if machine.gpu and not machine.cuda:
+        return "a GPU, but not the CUDA that onnxruntime needs: pip install 'rankserve[cuda]'"
+    return "a GPU" if machine.gpu else "no GPU"
 
 
 def _count(number: int, what: str) -> str:

@@ -2,9 +2,9 @@
 
 Left to the kernel, whichever worker wakes first takes a caller, and one may get most of those that keep
 their connections alive while the others' cores idle. So a worker that has more connections than another
-leaves a caller to that one; for a moment only, as a worker that hangs must not strand anybody. No worker then
-gets more than one connection beyond another, without a lock: nobody takes a caller who is not among those
-that had the fewest.
+leaves a caller to that one; for a moment only, as a worker that hangs must not strand anybody. From then on
+nobody is left to it, until its beat shows that it lives. No worker that lives then gets more than one
+connection beyond another, without a lock: nobody takes a caller who is not among those that had the fewest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ PATIENCE = 50
 """So many looks. Not seconds: where the whole machine is short of time, looks are rarer, too."""
 UNEVEN = 2
 """Connections come and go by themselves, too: not every difference is worth a new connection."""
+BEAT_S = 0.1
+"""Between two signs of life."""
 NO_ROOM_S = 0.5
 """After the system had no room for another connection."""
 
@@ -55,7 +57,7 @@ class Door:
         self._patience, self._on_change = patience, on_change
         self._count = 0
         self._open = False
-        self._hung: dict[int, int] = {}
+        self._hung: dict[int, int] = {}  # with its beats when it was found so
         self._return: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._callers = select.poll()
@@ -67,6 +69,7 @@ class Door:
         self._callers.register(self._listener, select.POLLIN)
         self._open = True
         self._changed(0)
+        self._beat()
         self._watch()
         logger.info("worker %d takes callers", self._worker)
 
@@ -79,6 +82,7 @@ class Door:
         self._loop.remove_reader(self._listener)
         if self._return is not None:
             self._return.cancel()
+        self._next_beat.cancel()
         self._open = False
         self._tally[self._worker] = AWAY
         self._listener.close()
@@ -91,6 +95,10 @@ class Door:
     def crowded(self) -> bool:
         """Has another worker fewer by more than `UNEVEN`, so that connections are better off there?"""
         return self._count > self._fewest() + UNEVEN
+
+    def _beat(self) -> None:
+        self._tally.beat(self._worker)
+        self._next_beat = self._loop.call_later(BEAT_S, self._beat)
 
     def _watch(self) -> None:
         self._return = None
@@ -111,14 +119,15 @@ class Door:
         elif patience:
             self._return = self._loop.call_later(PAUSE_S, self._look, patience - 1)
         else:
-            others = self._tally.others(self._worker)
-            self._hung = {other: count for other, count in others.items() if count < self._count}
+            others = self._tally.others(self._worker).items()
+            self._hung = {other: self._tally.beats(other) for other, count in others if count < self._count}
             self._watch()
 
     def _fewest(self) -> int:
-        """What the worker has that has the fewest, but for those that have not stirred since they hung."""
+        """What the worker has that has the fewest, but for those that have not beaten since they hung."""
         others = self._tally.others(self._worker).items()
-        return min((count for other, count in others if self._hung.get(other) != count), default=self._count)
+        living = (count for other, count in others if self._hung.get(other) != self._tally.beats(other))
+        return min(living, default=self._count)
 
     def _take(self) -> bool:
         """Take one caller; false where there is none."""

@@ -20,7 +20,6 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from service.budget import Ledger
 from service.bundle.errors import BundleError
 from service.bundle.graphs import check_arrays, stated_arrays
 from service.bundle.manifest import Manifest
@@ -28,6 +27,7 @@ from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import FeatureSchema, Side
 from service.device import Device, padded
 from service.errors import InferenceFailed
+from service.ledger import Ledger
 from service.state import State, StateFigures, Wanted, stacked
 
 Array = NDArray[Any]
@@ -125,6 +125,14 @@ class Engine:
     def state(self) -> StateFigures:
         """How the items' state is held by now."""
         return self._state.figures()
+
+    def count_anew(self) -> None:
+        """Forget how often items' state was there so far."""
+        self._state.count_anew()
+
+    def grow(self) -> None:
+        """Hold more of the items' state, where more is needed and there is room by now. Any thread may."""
+        self._state.grow()
 
     def opened(self, graph: Path) -> ort.InferenceSession:
         """A graph of the bundle. Raises BundleError unless it takes and gives what the manifest states."""

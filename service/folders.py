@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +33,13 @@ def own_folder(place: str | None = None) -> Iterator[str]:
 def sweep(place: Path) -> None:
     """Remove the folders whose process is gone; what another user left stays."""
     for lock in place.glob(f"{PREFIX}*/{LOCK}"):
-        with suppress(OSError), lock.open("rb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with suppress(OSError), open(lock, "rb", opener=_open) as held:
+            found = os.fstat(held.fileno())
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _open(path: str, flags: int) -> int:
+    """Whatever it is, in a place where anybody can put anything: a FIFO would be waited for, for ever."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from service import cuda
+
 ROOT = Path("/")
 
 
@@ -22,12 +24,15 @@ class Machine:
     cores: int
     memory_bytes: int
     gpu: bool
-    """of NVIDIA's, with its driver; whether CUDA works shows when a version is loaded"""
+    """of NVIDIA's, with its driver"""
+    cuda: bool = False
+    """there is a GPU, and what onnxruntime needs for it; whether it works shows when a version is loaded"""
 
     @staticmethod
     def here(root: Path = ROOT) -> Machine:
         """The machine that this process runs on; `root` is where its `/proc`, `/sys` and `/dev` lie."""
-        return Machine(cores(root), memory_bytes(root), (root / "dev/nvidiactl").exists())
+        gpu = (root / "dev/nvidiactl").exists()
+        return Machine(cores(root), memory_bytes(root), gpu, gpu and cuda.usable())
 
 
 def cores(root: Path = ROOT) -> int:

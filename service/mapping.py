@@ -19,8 +19,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.errors import BundleError
-
 Array = NDArray[Any]
 
 MAP_FIXED = 0x10
@@ -78,11 +76,10 @@ def shared_file(path: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:
     """A file to read, which one process of those that want it writes first, under another name.
 
     Raises:
-        OSError: it cannot be written or read.
-        BundleError: another process has been writing for too long.
+        OSError: it cannot be written or read, or another process has been writing for too long.
     """
-    with (path.parent / "fill").open("wb") as lock:
-        _lock(lock)
+    with (path.parent / "fill").open("wb") as filling:
+        lock(filling.fileno(), FILL_LIMIT_S)
         if not path.exists():
             part = path.with_suffix(".part")  # a process that was killed may have left one
             try:
@@ -95,14 +92,19 @@ def shared_file(path: Path, write: Callable[[BinaryIO], None]) -> BinaryIO:
         return path.open("rb")
 
 
-def _lock(file: BinaryIO) -> None:
-    last = time.monotonic() + FILL_LIMIT_S
+def lock(file: int, within_s: float) -> None:
+    """Lock a file for this process alone, until it is closed.
+
+    Raises:
+        TimeoutError: others have it all that time.
+    """
+    last = time.monotonic() + within_s
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > last:
-                raise BundleError(f"another worker has been filling a state for {FILL_LIMIT_S:g} s") from None
+                raise TimeoutError(f"another process has had it locked for {within_s:g} s") from None
         time.sleep(POLL_S)
 
 

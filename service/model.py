@@ -11,11 +11,9 @@ from functools import partial
 from itertools import cycle, islice
 from math import prod
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
 from service.batcher import Batcher, BatchRun
-from service.budget import Ledger
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
@@ -28,6 +26,7 @@ from service.bundle.store import verify
 from service.cost import Cost
 from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
+from service.ledger import Ledger
 from service.precision import PRECISION_ROWS, Chosen, Precision, settle
 from service.sharing import SHAPES, Sharing, choose, measure
 from service.state import StateFigures
@@ -142,6 +141,10 @@ class Model:
     def state(self) -> StateFigures:
         """How its items' state is held by now."""
         return self.engine.state
+
+    def grow(self) -> None:
+        """Hold more of its items' state, where more is needed and there is room by now. Any thread may."""
+        self.engine.grow()
 
     def check(self, formula: FusionFormula) -> None:
         """Raise FusionError where a formula reads a task or item attribute that this model does not have."""
@@ -263,19 +266,20 @@ def _warm_up(
 ) -> tuple[Sharing, Cost]:
     """Run the largest batch a few times, so that no request pays for the memory it needs; time small ones.
 
-    How many requests are to share a run, and what a run costs as far as that is known before the first one.
+    How many requests are to share a run, and what a run costs, from a row to the most rows.
     """
-    cost, rows = Cost(), options.max_batch_rows
-    largest = [_of_rows(requests[0], rows).encode(encoder)]
-    for _ in range(WARM_UP_RUNS):
-        started = perf_counter()
-        engine.run(largest)
-        cost = cost.after(rows, perf_counter() - started)
+    rows = options.max_batch_rows
+    ends = ((1, rows), (1, 1))
     shapes = [shape for shape in SHAPES if shape == SHAPES[0] or (options.share_runs and prod(shape) <= rows)]
-    alike = {size: _of_rows(requests[0], size).encode(encoder) for _, size in shapes}
-    seconds = measure(lambda count, size: engine.run([alike[size]] * count), shapes)
-    for shape, taken in seconds.items():
-        cost = cost.after(prod(shape), taken)
+    sizes = {size for _, size in (*ends, *shapes)}
+    alike = {size: _of_rows(requests[0], size).encode(encoder) for size in sizes}
+
+    def run(count: int, size: int) -> None:
+        engine.run([alike[size]] * count)
+
+    outer, seconds = measure(run, ends, rounds=WARM_UP_RUNS), measure(run, shapes)
+    cost = Cost.through([(prod(shape), taken) for shape, taken in (*outer.items(), *seconds.items())])
+    engine.count_anew()
     always = options.share_runs and not engine.on_cpu
     return Sharing(DEVICE_REQUESTS, rows) if always else choose(seconds), cost
 

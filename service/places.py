@@ -4,12 +4,12 @@ The rows are, in this order: the whole catalogue's, where it is resident; scratc
 needs; and the pool, from which the least recently used items make room for others. An item of the catalogue
 is known by its row there, one whose features changed since by a number of its own.
 
-Knows no arrays but its own, and belongs to one thread.
+Knows no arrays but its own, and belongs to one thread, but for the size of the pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,17 @@ FREE = np.iinfo(np.int64).max
 STEP = 1024
 """rows of the pool that come into use at a time"""
 
+LOOKED_AT = 8_192
+"""rows that are looked at for those to evict, spread over all of the pool: as long as a request can wait"""
+
 EVICTED = 16
-"""one part in so many of the pool is evicted at a time"""
+"""one part in so many of these is evicted at a time"""
+
+PARTS = 1024
+"""of what is known by number: a dict moves all that it holds at once, and that of so few takes no time"""
+
+SPREAD = 0x9E3779B97F4A7C15
+"""of Fibonacci hashing: numbers that follow each other come into parts far apart"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +69,34 @@ class Places:
         scratch: rows that follow; no run may have more items.
         pool: rows that follow these, to begin with.
         most: rows that the pool may grow to.
-        more: asked when the pool is full, tells how many rows it has by now.
+
+    Attributes:
+        pool: rows that there are by now; any thread may make it more, up to the most.
+        hits, misses, evictions: items of runs whose state was there, or was not, and that made room.
     """
 
-    def __init__(
-        self, items: int, resident: bool, scratch: int, pool: int, most: int, more: Callable[[], int]
-    ) -> None:
+    def __init__(self, items: int, resident: bool, scratch: int, pool: int, most: int) -> None:
+        self.pool = pool
         self.hits = self.misses = self.evictions = 0
         self._resident = items if resident else 0
-        self._pool, self._more = pool, more
         self._row_of = np.arange(items, dtype=np.int32) if resident else np.full(items, ABSENT, np.int32)
-        self._row_of_changed: dict[int, int] = {}
+        self._row_of_changed: list[dict[int, int]] = [{} for _ in range(PARTS)]
         self._scratch = np.arange(self._resident, self._resident + scratch, dtype=np.int32)
         self._first = self._resident + scratch
         # Of the pool's rows: only those that have come into use take memory.
         self._id_of, self._used = np.empty(most, np.int64), np.empty(most, np.int64)
         self._free = np.empty(0, np.int32)
-        self._end = self._run = 0
+        self._end = self._run = self._hand = 0
 
     @property
     def held(self) -> int:
         """Items whose state is held."""
         return self._resident + self._end - len(self._free)
+
+    @property
+    def full(self) -> bool:
+        """Have all rows of the pool come into use?"""
+        return self._end >= self.pool
 
     def place(self, item_row: Rows, changed_at: Rows, changed_id: Ids) -> Placed:
         """A row for each item of a run.
@@ -94,8 +109,7 @@ class Places:
         self._run += 1
         rows = self._row_of.take(item_row)
         if len(changed_at):
-            known = self._row_of_changed.get
-            rows[changed_at] = [known(number, ABSENT) for number in changed_id.tolist()]
+            rows[changed_at] = [known.get(number, ABSENT) for known, number in self._known(changed_id)]
         absent = np.flatnonzero(rows < 0)
         self.hits += len(rows) - len(absent)
         self.misses += len(absent)
@@ -122,7 +136,13 @@ class Places:
         catalogue = ids >= 0
         self._row_of[ids[catalogue]] = rows[catalogue]
         changed = ~catalogue
-        self._row_of_changed.update(zip((-ids[changed]).tolist(), rows[changed].tolist(), strict=True))
+        for (known, number), row in zip(self._known(-ids[changed]), rows[changed].tolist(), strict=True):
+            known[number] = row
+
+    def _known(self, numbers: Ids) -> Iterator[tuple[dict[int, int], int]]:
+        """Each number, and the part that it belongs in."""
+        parts = (numbers.view(np.uint64) * np.uint64(SPREAD)) // np.uint64(2**64 // PARTS)
+        return zip(map(self._row_of_changed.__getitem__, parts.tolist()), numbers.tolist(), strict=True)
 
     def _free_rows(self, count: int) -> Rows:
         """Rows that hold nothing, at most so many: fewer where the run itself needs all others."""
@@ -133,23 +153,31 @@ class Places:
         return self._free[:count]
 
     def _extend(self, count: int) -> None:
-        if self._end == self._pool:
-            self._pool = self._more()
-        end = min(self._pool, self._end + max(count, STEP))
+        end = min(self.pool, self._end + max(count, STEP))
         self._used[self._end : end] = FREE
         rows = np.arange(self._first + self._end, self._first + end, dtype=np.int32)
         self._free, self._end = np.concatenate([self._free, rows]), end
 
     def _evict(self, count: int) -> None:
-        """Free the least recently used rows, so many and a part of the pool at least; none of this run's."""
-        used = self._used[: self._end]
-        count = min(max(count, self._end // EVICTED), int(np.count_nonzero(used < self._run)))
+        """Free so many of the least recently used rows, or some more; none of this run's."""
+        apart = -(-self._end // LOOKED_AT)
+        for _ in range(apart):
+            self._hand = (self._hand + 1) % apart
+            count -= self._evict_of(np.s_[self._hand : self._end : apart], count)
+            if count <= 0:
+                return
+
+    def _evict_of(self, looked_at: slice, count: int) -> int:
+        """Free the least recently used rows among these. Returns how many."""
+        used = self._used[looked_at]
+        count = min(max(count, len(used) // EVICTED), int(np.count_nonzero(used < self._run)))
         if not count:
-            return
-        gone = np.argpartition(used, count - 1)[:count]
-        ids, used[gone] = self._id_of[gone], FREE
+            return 0
+        gone = looked_at.start + looked_at.step * np.argpartition(used, count - 1)[:count]
+        ids, self._used[gone] = self._id_of[gone], FREE
         self._row_of[ids[ids >= 0]] = ABSENT
-        for number in (-ids[ids < 0]).tolist():
-            del self._row_of_changed[number]
+        for known, number in self._known(-ids[ids < 0]):
+            del known[number]
         self._free = np.concatenate([self._free, (gone + self._first).astype(np.int32)])
         self.evictions += count
+        return count

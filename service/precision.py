@@ -7,6 +7,7 @@ score depends on the worker that computes it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
@@ -31,6 +32,8 @@ MARGIN = 1.05
 
 _FOLDER = ".precision"
 
+_log = logging.getLogger(__name__)
+
 
 class Chosen(BaseModel):
     """What a version is ranked in, and what a run of 500 candidates took where that was measured."""
@@ -51,37 +54,45 @@ class _Kept(Chosen):
     """SHA-256 of rank.int8.onnx."""
 
 
-def settle(folder: Path, manifest: Manifest, runs: Mapping[Precision, Callable[[], object]]) -> Chosen:
+def settle(
+    folder: Path,
+    manifest: Manifest,
+    runs: Mapping[Precision, Callable[[], object]],
+    clock: Callable[[], float] = perf_counter,
+) -> Chosen:
     """What the version of a bundle's folder is ranked in on this host; measured where nobody has. Blocks.
+
+    Float32 where what was measured cannot be kept: another worker might measure otherwise.
 
     Args:
         folder: of the bundle.
         manifest: of the bundle.
         runs: one run of `PRECISION_ROWS` candidates in each precision.
+        clock: in seconds.
     """
     path = folder.parent / _FOLDER / this_host() / f"{manifest.version}.json"
     graph = manifest.files[RANK_INT8]
-    kept = _read(path, graph)
-    if kept is None:
-        found = _Kept(graph=graph, **dict(choose(measure(runs))))
-        with locked(folder.parent):  # the first one wins: whoever was slower goes by what it finds
-            kept = _read(path, graph)
-            if kept is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replace(path, found.model_dump_json().encode(), durable=False)
-                kept = found
+    try:
+        kept = _read(path, graph)
+        if kept is None:
+            kept = _keep(path, folder.parent, _Kept(graph=graph, **dict(choose(measure(runs, clock)))))
+    except OSError as error:  # as of a full disk
+        _log.warning("%s is ranked in float32: what is faster cannot be kept: %s", manifest.version, error)
+        return Chosen(precision="float32")
     return Chosen(**kept.model_dump(exclude={"graph"}))
 
 
-def measure(runs: Mapping[Precision, Callable[[], object]]) -> dict[Precision, float]:
+def measure(
+    runs: Mapping[Precision, Callable[[], object]], clock: Callable[[], float] = perf_counter
+) -> dict[Precision, float]:
     """The median milliseconds of a run of each, by `ROUNDS` in turns, after one that warms up."""
     taken: dict[Precision, list[float]] = {precision: [] for precision in runs}
     for turn in range(1 + ROUNDS):
         for precision, run in runs.items():
-            started = perf_counter()
+            started = clock()
             run()
             if turn:
-                taken[precision].append(1e3 * (perf_counter() - started))
+                taken[precision].append(1e3 * (clock() - started))
     return {precision: median(times) for precision, times in taken.items()}
 
 
@@ -93,6 +104,16 @@ def choose(took_ms: Mapping[Precision, float]) -> Chosen:
         float32_ms=round(took_ms["float32"], 3),
         int8_ms=round(took_ms["int8"], 3),
     )
+
+
+def _keep(path: Path, models: Path, found: _Kept) -> _Kept:
+    """Write it, unless another was the first: then that is right."""
+    with locked(models):
+        kept = _read(path, found.graph)
+        if kept is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace(path, found.model_dump_json().encode(), durable=False)
+        return kept or found
 
 
 def _read(path: Path, graph: str) -> _Kept | None:

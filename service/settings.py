@@ -86,7 +86,8 @@ class Settings(BaseSettings):
 
     state_mib: int | None = Field(None, ge=1)
     """Memory of the items' state, of all versions and workers together; a quarter of the machine's where
-    nothing is said. Catalogues that do not fit are computed on demand."""
+    nothing is said. Catalogues that do not fit are computed on demand. Room for two versions keeps both
+    resident: with less, the next one is on demand until a restart, and `/v1/models` says so."""
     state_dir: Path | None = None
     """Where workers share the items' state, in a folder of their own; the system's for temporary files where
     nothing is said."""

@@ -51,6 +51,7 @@ def measure(
     run: Callable[[int, int], object],
     shapes: Collection[Shape] = SHAPES,
     clock: Callable[[], float] = perf_counter,
+    rounds: int = ROUNDS,
 ) -> dict[Shape, float]:
     """The least seconds of a run of so many requests of so many rows each, by shape.
 
@@ -58,7 +59,7 @@ def measure(
     with another version, can only add to it, and adds more to a long run, which is the likelier interrupted.
     """
     least = dict.fromkeys(shapes, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for shape in shapes:
             started = clock()
             run(*shape)

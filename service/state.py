@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 from mmap import ALLOCATIONGRANULARITY
 from typing import Any, BinaryIO, Literal
@@ -19,10 +18,11 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.budget import Claim, Ledger, Need
+from service.budget import Need
 from service.bundle.columns import Rows
 from service.bundle.manifest import Manifest, StateArray
 from service.bundle.rows import Columns, Encoded
+from service.ledger import Claim, Ledger
 from service.mapping import Mapped, shared_file
 from service.places import Places
 
@@ -32,6 +32,11 @@ Compute = Callable[[Columns], Sequence[Array]]
 
 FILL_ROWS = 256
 """items a run when the state is filled: short enough to let requests in between"""
+
+CROWDED = (
+    "on demand only because other versions had the room when it was loaded; after a restart without them it "
+    "is resident, and with a state_mib that has room for both it always is"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +92,7 @@ class StateFigures:
         shared: do the workers share the catalogue's?
         counts: items of runs so far whose state was there (``hit``) or was computed (``miss``), and items
             that lost their row to others (``evicted``).
+        note: what an operator can do about the mode, or empty.
     """
 
     mode: Literal["resident", "on_demand"]
@@ -95,10 +101,11 @@ class StateFigures:
     dtype: str
     shared: bool
     counts: Mapping[str, int]
+    note: str = ""
 
     def __str__(self) -> str:
-        shared = "shared " if self.shared else ""
-        return f"{self.mode}: {self.rows} {shared}rows of {self.dtype}, {self.bytes / 2**20:.1f} MiB at most"
+        size = f"{self.rows} {'shared ' * self.shared}rows of {self.dtype}, {self.bytes / 2**20:.1f} MiB"
+        return f"{self.mode}: {size} at most{self.note and f'; {self.note}'}"
 
 
 class State:
@@ -131,12 +138,12 @@ class State:
     @property
     def max_rows(self) -> int:
         """Most items that `rows` can be asked for at once."""
-        return self._share.scratch
+        return self._claim.share.scratch
 
     @property
     def resident(self) -> int:
         """The first rows, which are the whole catalogue's and never change; 0 where it is not held."""
-        return len(self._items) if self._share.resident else 0
+        return len(self._items) if self._claim.share.resident else 0
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -159,13 +166,24 @@ class State:
         """How the state is held by now."""
         places = self._places
         return StateFigures(
-            mode="resident" if self._share.resident else "on_demand",
+            mode="resident" if self._claim.share.resident else "on_demand",
             rows=places.held,
-            bytes=self._share.bytes(self._ledger.workers),
+            bytes=self._claim.share.bytes(self._ledger.workers),
             dtype=", ".join(dict.fromkeys(spec.dtype for spec in self._specs)),
-            shared=self._share.shared > 0,
+            shared=self._claim.share.shared > 0,
             counts={"hit": places.hits, "miss": places.misses, "evicted": places.evictions},
+            note=self._note,
         )
+
+    def count_anew(self) -> None:
+        """Forget what was counted."""
+        self._places.hits = self._places.misses = self._places.evictions = 0
+
+    def grow(self) -> None:
+        """Take what room other versions have left, where more is needed. Any thread may call it."""
+        share = self._claim.share
+        if self._places.full and share.pool < share.most:
+            self._places.pool = self._ledger.grow(self._claim).pool
 
     def close(self) -> None:
         """Give the memory back. Nothing may be running."""
@@ -173,12 +191,12 @@ class State:
 
     def _open(self, key: str, need: Need) -> None:
         with ExitStack() as opened:
-            claim = self._ledger.claim(key, need)
+            claim = self._claim = self._ledger.claim(key, need)
             opened.callback(self._ledger.leave, claim)
-            share = self._share = claim.share
+            share = claim.share
             rows = (need.items if share.resident else 0) + share.scratch + share.most
             # Behind the claim, as it is undone first; a file's last pages go with the last who has it open.
-            file = self._filled_file(key) if share.shared else None
+            file = self._filled_file(claim) if share.shared else None
             if file is not None:
                 opened.callback(file.close)
             self._mapped = [Mapped((rows, *spec.shape[1:]), spec.dtype) for spec in self._specs]
@@ -190,14 +208,9 @@ class State:
             elif share.resident:
                 for start, outputs in self._catalogue():
                     self._write(slice(start, start + len(outputs[0])), outputs)
-            self._places = Places(
-                need.items, share.resident, share.scratch, share.pool, share.most, partial(self._grown, claim)
-            )
+            self._places = Places(need.items, share.resident, share.scratch, share.pool, share.most)
+            self._note = CROWDED if not share.resident and self._ledger.fits_alone(need) else ""
             self._opened = opened.pop_all()
-
-    def _grown(self, claim: Claim) -> int:
-        self._share = self._ledger.grow(claim)
-        return self._share.pool
 
     def _columns(self, wanted: Wanted, at: NDArray[np.intp]) -> Columns:
         """The columns of the items at some positions."""
@@ -219,9 +232,9 @@ class State:
             rows = np.arange(start, min(start + FILL_ROWS, len(self._items)))
             yield start, self._compute(self._items.take(rows))
 
-    def _filled_file(self, key: str) -> BinaryIO:
+    def _filled_file(self, claim: Claim) -> BinaryIO:
         """The catalogue's state in a file that the workers share: one array after another, each on a page."""
-        path = self._ledger.file(key)
+        path = self._ledger.file(claim)
         assert path is not None, "only what has a folder is shared. This is a bug."
 
         def fill(file: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""How many connections each worker has, in memory that the supervisor makes and all of them see.
+"""How many connections each worker has, and that it lives: in memory that the supervisor makes for all.
 
 A number has one writer, its worker, and after that one's death the supervisor: there is nothing to lock.
 """
@@ -16,11 +16,12 @@ _BYTES = 8
 
 
 class Tally:
-    """Open connections by worker, `[workers]`."""
+    """Open connections by worker, `[workers]`, and how often each has beaten, `[workers]`."""
 
     def __init__(self, fd: int) -> None:
         """Map the memory behind a descriptor, which stays the caller's."""
-        self._counts = memoryview(mmap.mmap(fd, 0)).cast("q")
+        numbers = memoryview(mmap.mmap(fd, 0)).cast("q")
+        self._counts, self._beats = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
 
     def __getitem__(self, worker: int) -> int:
         """What a worker has, or `AWAY`."""
@@ -28,6 +29,14 @@ class Tally:
 
     def __setitem__(self, worker: int, count: int) -> None:
         self._counts[worker] = count
+
+    def beat(self, worker: int) -> None:
+        """A worker's sign of life, to be given again and again."""
+        self._beats[worker] += 1
+
+    def beats(self, worker: int) -> int:
+        """How often it has given one; a worker that starts again goes on where its predecessor ended."""
+        return self._beats[worker]
 
     def others(self, worker: int) -> dict[int, int]:
         """Worker -> what it has, of all others that take callers."""
@@ -41,5 +50,5 @@ def make(workers: int) -> int:
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.write(fd, AWAY.to_bytes(_BYTES, "little", signed=True) * workers)
+    os.write(fd, AWAY.to_bytes(_BYTES, "little", signed=True) * workers + bytes(_BYTES) * workers)
     return fd

@@ -34,12 +34,12 @@ ROOT = Path(__file__).parent.parent
 
 # cli -> supervisor -> app -> api -> ranker -> registry -> model -> batcher, engine: all know what follows
 FLOOR = {"bundle", "errors", "heap", "telemetry"}
-MODEL = FLOOR | {"batcher", "budget", "cost", "engine", "precision", "sharing", "state"}
+MODEL = FLOOR | {"batcher", "cost", "engine", "ledger", "precision", "sharing", "state"}
 RESIDENTS = MODEL | {"model"}
 REGISTRY = RESIDENTS | {"residents", "plan"}
 RANKER = REGISTRY | {"registry", "features", "wire"}
 API = RANKER | {"ranker", "promotion", "versions", "settings"}
-APP = API | {"api", "choice", "logs", "machine"}
+APP = API | {"api", "choice", "cuda", "logs", "machine"}
 SUPERVISOR = APP | {"app", "folders", "tally", "worker"}
 LAYERS: dict[str, set[str]] = {
     "cli": SUPERVISOR | {"supervisor", "loadtest", "cli_features", "options"},
@@ -67,13 +67,14 @@ LAYERS: dict[str, set[str]] = {
         "bundle",
         "errors",
         "state",
-        "budget",
+        "ledger",
         "device",
     },  # returns its timings instead of knowing telemetry
-    "state": {"bundle", "budget", "mapping", "places"},
+    "state": {"bundle", "budget", "ledger", "mapping", "places"},
+    "ledger": {"bundle", "budget", "mapping"},
     "device": {"state"},
     "budget": {"bundle"},
-    "mapping": {"bundle"},
+    "mapping": set(),
     "places": {"bundle"},
     "batcher": {"cost", "errors"},
     "cost": set(),  # arithmetic
@@ -83,7 +84,8 @@ LAYERS: dict[str, set[str]] = {
     "bundle": set(),
     "errors": set(),
     "heap": set(),
-    "machine": set(),
+    "machine": {"cuda"},
+    "cuda": set(),
     "telemetry": set(),
     "logs": set(),
 }
@@ -96,7 +98,6 @@ OWNERS = {
     "starlette": ["service.app", "service.api"],
     "redis": ["service.features"],
     "onnxruntime": ["service.engine", "service.device"],  # both sides of one session
-    "onnxruntime.quantization": ["training.export"],
     "prometheus_client": ["service.telemetry"],
     "torch": ["training"],
 }

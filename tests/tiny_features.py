@@ -10,19 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from service.bundle.columns import (
-    Column,
-    Lists,
-    Numbers,
-    Table,
-    Texts,
-    Vectors,
-    strings,
-)
+from service.bundle.columns import Column, Lists, Numbers, Texts, Vectors, strings
 from service.bundle.encoder import Encoder
 from service.bundle.golden import GoldenRequest
 from service.bundle.kinds import Embedded, Fitted, Product, Scale, VocabularySpec, is_bucketed
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary, Vocabulary
 
 USERS, ITEMS = 30, 200

@@ -17,9 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from service.bundle.columns import Column, Numbers, Strings, Table, as_texts, strings
+from service.bundle.columns import Column, Numbers, Strings, as_texts, strings
 from service.bundle.kinds import Frozen, Key, Name
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from training.features import check_held, source_of
 from training.impressions import Log
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.bundle.columns import Table, Value, strings
+from service.bundle.columns import Value, strings
 from service.bundle.encoder import Encoder
 from service.bundle.golden import GoldenRequest
 from service.bundle.rows import Columns
 from service.bundle.schema import Scope
+from service.bundle.table import Table
 from training.impressions import Impressions
 
 GOLDEN_REQUESTS = 4

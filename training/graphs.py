@@ -52,7 +52,7 @@ class Scores(nn.Module):
 
 
 class SideGraph(nn.Module):
-    """`user.onnx` or `item.onnx`: a side's arrays -> what it adds to each first layer."""
+    """`user.onnx` or `item.onnx`: a side's arrays -> what it adds to each first layer, within its type."""
 
     def __init__(self, model: MultiTaskModel, side: Side, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -64,7 +64,12 @@ class SideGraph(nn.Module):
         """One output a projection, in order."""
         index, value = both(arrays, self.side)
         compute = self.model.user_side if self.side is Side.USER else self.model.item_side
-        return tuple(output.to(self.dtype) for output in compute(index, value).values())
+        outputs = tuple(compute(index, value).values())
+        if self.dtype is torch.float32:
+            return outputs
+        # An item of absurd numbers would be infinite, and its scores, of inf - inf, not a number.
+        most = torch.finfo(self.dtype).max
+        return tuple(output.clamp(-most, most).to(self.dtype) for output in outputs)
 
 
 class RankGraph(nn.Module):

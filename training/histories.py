@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt, model_validator
 
-from service.bundle.columns import Lists, Table, as_lists
+from service.bundle.columns import Lists, as_lists
 from service.bundle.errors import FeatureError
 from service.bundle.kinds import Frozen, Name, Path
+from service.bundle.table import Table
 from training.impressions import Log
 
 Positions = NDArray[np.int64]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Strings, Table
+from service.bundle.columns import Column, Strings
 from service.bundle.errors import FeatureError
+from service.bundle.table import Table
 
 
 @dataclass(frozen=True, slots=True, eq=False)

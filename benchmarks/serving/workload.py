@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from benchmarks.serving import wrk
 from benchmarks.serving.peers.scorer import FEATURES_FILE
 from service.bundle import deployment
-from service.bundle.columns import Column, Strings, Table, Texts, strings
+from service.bundle.columns import Column, Strings, Texts, strings
 from service.bundle.deployment import DeployedRanker
 from service.bundle.encoder import Encoder
 from service.bundle.kinds import Fitted, VocabularySpec
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from service.bundle.vocabulary import Vocabulary
 from training.config import TrainingConfig, parse_config
 from training.examples import model_inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
@@ -25,6 +26,9 @@ _NAMES: Mapping[str, Media] = {
     "application/vnd.msgpack": Media.MSGPACK,
 }
 
+_UNNAMED = 0.0005
+"""How well a form is liked that Accept does not name: less than by any weight of three digits, but for 0."""
+
 
 def sent(headers: Mapping[str, str]) -> Media:
     """The form of a body. One of another type, or of none, is read as JSON: `curl -d` calls that a form."""
@@ -33,10 +37,13 @@ def sent(headers: Mapping[str, str]) -> Media:
 
 
 def wanted(headers: Mapping[str, str]) -> Media:
-    """The form of the answer: what Accept likes better of those it names, else the form of the body."""
+    """The form of the answer: what Accept likes better of those it names, else the form of the body.
+
+    One with a weight of 0 is the last choice.
+    """
     as_sent = sent(headers)
-    liked = dict(_liked(headers.get("accept", "")))
-    return max(Media, key=lambda media: (liked.get(media, 0.0), media is as_sent))
+    liked = dict(sorted(_liked(headers.get("accept", ""))))  # of a form's names the best liked, as the last
+    return max(Media, key=lambda media: (liked.get(media, _UNNAMED), media is as_sent))
 
 
 def _liked(accept: str) -> Iterator[tuple[Media, float]]:
@@ -44,7 +51,13 @@ def _liked(accept: str) -> Iterator[tuple[Media, float]]:
         name, *parameters = (word.strip() for word in part.split(";"))
         if name in _NAMES:
             weights = (word.removeprefix("q=") for word in parameters if word.startswith("q="))
-            try:
-                yield _NAMES[name], float(next(weights, 1.0))
-            except ValueError:  # no number: it is named, and so liked
-                yield _NAMES[name], 1.0
+            yield _NAMES[name], _weight(next(weights, ""))
+
+
+def _weight(text: str) -> float:
+    """Within 0 and 1; 1 where it is no number: the form is named, and so liked."""
+    try:
+        weight = float(text)
+    except ValueError:
+        return 1.0
+    return 1.0 if math.isnan(weight) else min(max(weight, 0.0), 1.0)

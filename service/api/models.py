@@ -28,6 +28,8 @@ class ItemState(Answer):
     dtype: str
     shared: bool
     """Do the workers share what was filled ahead?"""
+    note: str | None
+    """Why it is on demand although it would fit, and what helps."""
 
 
 class ModelLine(Version):
@@ -79,7 +81,12 @@ def _item_states(serving: Serving) -> dict[str, ItemState]:
     states = {resident.version: resident.model.state for resident in serving.registry.residents()}
     return {
         version: ItemState(
-            mode=state.mode, rows=state.rows, bytes=state.bytes, dtype=state.dtype, shared=state.shared
+            mode=state.mode,
+            rows=state.rows,
+            bytes=state.bytes,
+            dtype=state.dtype,
+            shared=state.shared,
+            note=state.note or None,
         )
         for version, state in states.items()
     }

@@ -13,7 +13,10 @@ from service.ranker import Slate
 
 
 def encode(slate: Slate, request_id: str, *, tasks: bool) -> bytes:
-    """A slate as the JSON of a `RankResponse`, the task scores in it where asked for. NaN becomes null."""
+    """A slate as the JSON of a `RankResponse`, the task scores in it where asked for.
+
+    A number that is not finite becomes null.
+    """
     head = orjson.dumps(about(slate, request_id))
     return b'%b,"items":[%b]}' % (head[:-1], _items(slate, tasks=tasks))
 
@@ -50,6 +53,6 @@ def _texts(ids: Sequence[str], order: NDArray[np.intp]) -> list[str]:
 
 
 def _numbers(values: NDArray[np.floating]) -> list[str]:
-    """Numbers as JSON, each in the fewest digits that its own precision needs; NaN as null."""
+    """Numbers as JSON, each in the fewest digits that its own precision needs; what is not finite as null."""
     written = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode()
     return written.split(",") if written else []

@@ -1,8 +1,8 @@
 """A slate as MessagePack, written from its arrays: no object per item is made and checked again.
 
 Keys and numbers of an item are bytes of a fixed width, so that those of all items are one array: a template
-in every row, and a column of big-endian numbers at each number's place. A number that is NaN becomes nil,
-which is shorter: such rows, and they are rare, are written one by one.
+in every row, and a column of big-endian numbers at each number's place. A number that is not finite becomes
+nil, which is shorter: such rows, and they are rare, are written one by one.
 Types are those of https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
@@ -79,7 +79,7 @@ def _rows(columns: list[_Column]) -> list[bytes]:
     missing = np.zeros(len(rows), np.bool_)
     for name, (_, values) in zip(names, columns, strict=True):
         rows[name] = values
-        missing |= np.isnan(values)
+        missing |= ~np.isfinite(values)
     whole = bytes(written)
     pieces = [whole[at : at + len(template)] for at in range(0, len(whole), len(template))]
     for at in np.flatnonzero(missing).tolist():
@@ -90,7 +90,7 @@ def _rows(columns: list[_Column]) -> list[bytes]:
 def _row(columns: list[_Column], at: int) -> Iterator[bytes]:
     for before, values in columns:
         number = values[at : at + 1].astype(_big_endian(values)).tobytes()
-        yield before + (_NIL if np.isnan(values[at]) else _FLOAT[values.itemsize] + number)
+        yield before + (_FLOAT[values.itemsize] + number if np.isfinite(values[at]) else _NIL)
 
 
 def _big_endian(values: NDArray[np.floating]) -> np.dtype[Any]:

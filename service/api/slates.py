@@ -38,4 +38,4 @@ def _group(group: GroupLogs, at: int) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return float(value) if math.isfinite(value) else None

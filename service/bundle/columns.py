@@ -1,4 +1,4 @@
-"""Raw feature values: typed columns, and tables of them by key.
+"""Raw feature values: typed columns.
 
 A raw value is what a person would write: a string, a number, a list. Nothing here knows a model.
 Columns are read-only by convention: `take` copies, nothing writes.
@@ -7,8 +7,8 @@ Columns are read-only by convention: `take` copies, nothing writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
 
@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.errors import FeatureError
-from service.bundle.keys import KeyIndex
-from service.bundle.pieces import forget_values
 from service.bundle.spelling import text, texts
 
 Value = str | bool | int | float | list[str | int | float] | None
@@ -57,25 +55,50 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Strings ``[n]``; None is missing."""
+    """Strings ``[n]``; None is missing.
 
-    values: Strings
+    Attributes:
+        distinct: the strings themselves ``[n]``; or, with codes, each string once, and None the first.
+        codes: ``[n]``, which of `distinct` each is: a table's few categories stand in it many times.
+        known: what was made of all of `distinct`, with what made it: `each` fills it.
+    """
+
+    distinct: Strings
+    codes: Rows | None = None
+    known: dict[int, tuple[object, NDArray[Any]]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def values(self) -> Strings:
+        """The strings ``[n]``."""
+        return self.distinct if self.codes is None else self.distinct[self.codes]
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.distinct if self.codes is None else self.codes)
 
     def take(self, rows: NDArray[Any]) -> Texts:
         """The given rows, in that order."""
-        return Texts(self.values[rows])
+        if self.codes is None:
+            return Texts(self.distinct[rows])
+        return Texts(self.distinct, self.codes[rows], self.known)
 
     def pick(self, rows: NDArray[Any]) -> Texts:
         """Rows counted from 1; row 0 is missing."""
-        return Texts(_picked(self.values, rows, None))
+        if self.codes is None:
+            return Texts(_picked(self.distinct, rows, None))
+        return Texts(self.distinct, _picked(self.codes, rows, 0), self.known)
 
     def at(self, row: int) -> Value:
         """One value; a missing one is None."""
-        value: str | None = self.values[row]
+        value: str | None = self.distinct[row if self.codes is None else self.codes[row]]
         return value
+
+    def made(self, by: object, make: Callable[[Strings], NDArray[Any]]) -> NDArray[Any]:
+        """What `make`, a matter of `by` alone, makes of the strings ``[n]``; of each distinct one once."""
+        if self.codes is None:
+            return make(self.distinct)
+        if id(by) not in self.known:  # kept with it, so that nothing else is ever called by that number
+            self.known[id(by)] = by, make(self.distinct)
+        return self.known[id(by)][1][self.codes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,44 +270,3 @@ def _number(value: str | None, field: str) -> float:
     if math.isinf(number):
         raise FeatureError(field, "expected a finite number, got infinity")
     return number
-
-
-class Table:
-    """Rows of raw values by key.
-
-    Args:
-        name: ``user``, ``item`` or a name of the config's.
-        keys: a string array ``[n]`` for each part of the key; together they are unique.
-        columns: by field name, each of length ``n``.
-
-    Raises:
-        FeatureError: lengths differ, a key comes twice, or a part of one is missing.
-    """
-
-    def __init__(self, name: str, keys: Sequence[Strings], columns: Mapping[str, Column]) -> None:
-        self.name = name
-        self.keys = tuple(keys)
-        self.columns = dict(columns)
-        self.index = KeyIndex(name, self.keys)
-        for field, column in self.columns.items():
-            if len(column) != len(self):
-                raise FeatureError(f"{name}.{field}", f"has {len(column)} values for {len(self)} keys")
-
-    def __len__(self) -> int:
-        return len(self.keys[0])
-
-    def rows(self, *parts: Iterable[str | None]) -> Rows:
-        """Rows of the given keys (an iterable a part), counted from 1; 0 is unknown."""
-        return self.index.rows(*(self.index.codes(i, part) for i, part in enumerate(parts)))
-
-    def each(self) -> Iterator[tuple[tuple[str, ...], dict[str, Value]]]:
-        """Every row: its key, and its values by field."""
-        for at, key in enumerate(zip(*self.keys, strict=True)):
-            yield key, {field: column.at(at) for field, column in self.columns.items()}
-
-    def forget(self) -> None:
-        """Give the memory back. It is of no use any more."""
-        columns = [column for column in self.columns.values() if isinstance(column, Texts | Lists)]
-        for values in (*self.keys, *(column.values for column in columns)):
-            forget_values(values)
-        self.index.forget()

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Rows, Table
+from service.bundle.columns import Rows
 from service.bundle.features import match_counts
 from service.bundle.given import OF_USER, Given
 from service.bundle.kinds import ColumnFeature, Match, Product
 from service.bundle.rows import Columns, Entities, table_rows
 from service.bundle.schema import FeatureSchema, Scope, Side
 from service.bundle.slots import Slots
+from service.bundle.table import Table
 
 KeyPart = tuple[str, int]
 """a table, and which part of its key"""

@@ -18,7 +18,6 @@ from service.bundle.columns import (
     Numbers,
     Rows,
     Strings,
-    Table,
     Texts,
     as_numbers,
     as_texts,
@@ -44,6 +43,7 @@ from service.bundle.rows import Columns, Encoded, Entities, Items, table_rows
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema, Layout, Scope, Side
 from service.bundle.slots import ALL, Slots
 from service.bundle.source import Source, check_tables
+from service.bundle.table import Table
 from service.bundle.vocabulary import AnyVocabulary, Vocabulary
 
 HELD_SCOPES = {Side.USER: OF_USER, Side.ITEM: (Scope.ITEM, Scope.LIVE)}

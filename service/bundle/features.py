@@ -9,6 +9,7 @@ from service.bundle.columns import (
     Column,
     Lists,
     Rows,
+    Texts,
     as_lists,
     as_numbers,
     as_texts,
@@ -58,6 +59,8 @@ def encode_column(
     if not isinstance(vocabulary, Vocabulary | HashedVocabulary):
         raise FeatureError(feature.name, "has no vocabulary in this bundle")
     if isinstance(feature, Categorical):
+        if isinstance(column, Texts):
+            return column.made(vocabulary, vocabulary.rows)[:, None]
         return vocabulary.rows(as_texts(column, feature.source))[:, None]
     return _pooled(feature, as_lists(column, feature.source), vocabulary)
 

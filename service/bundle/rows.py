@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Lists, Rows, Table
+from service.bundle.columns import Lists, Rows
 from service.bundle.pieces import PIECE
 from service.bundle.schema import Layout
+from service.bundle.table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, Vectors, strings
+from service.bundle.columns import Column, Lists, Numbers, Strings, Texts, Vectors, strings
 from service.bundle.errors import BundleError
 from service.bundle.pieces import pieces
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary, Vocabulary
 
 Arrays = dict[str, NDArray[Any]]
@@ -60,7 +61,7 @@ def read_table(path: Path, name: str) -> Table:
             elif kind == "vectors":
                 columns[field] = Vectors(array)
             elif kind == "texts":
-                columns[field] = Texts(_decoded(arrays, kind, field))
+                columns[field] = _texts(arrays, kind, field)
             elif kind == "lists":
                 columns[field] = Lists(_decoded(arrays, kind, field), arrays[f"lists.rows/{field}"])
         return Table(name, keys, columns)
@@ -126,6 +127,14 @@ def _coded(kind: str, name: str, values: Strings) -> Arrays:
     place = {value: at for at, value in enumerate(dict.fromkeys(values))}
     codes = np.fromiter(map(place.__getitem__, values), np.int32, len(values))
     return _packed(kind, name, strings(place)) | {f"{kind}.codes/{name}": codes}
+
+
+def _texts(arrays: Arrays, kind: str, name: str) -> Texts:
+    """The column as it lies in the file, each string once, and None before them."""
+    distinct, codes = _unpacked(arrays, kind, name), arrays[f"{kind}.codes/{name}"]
+    if len(codes) and not 0 <= codes.min() <= codes.max() < len(distinct):
+        raise IndexError(f"{name} has codes that stand for nothing")
+    return Texts(np.concatenate([[None], distinct]), (codes + 1).astype(np.int32))
 
 
 def _decoded(arrays: Arrays, kind: str, name: str) -> Strings:

@@ -8,9 +8,10 @@ from itertools import chain
 
 import numpy as np
 
-from service.bundle.columns import Column, Rows, Table, Texts, Value, as_texts, column_of
+from service.bundle.columns import Column, Rows, Texts, Value, as_texts, column_of
 from service.bundle.errors import FeatureError
 from service.bundle.schema import ITEM_ID, USER_ID, FeatureSchema
+from service.bundle.table import Table
 
 
 @dataclass(frozen=True, slots=True)

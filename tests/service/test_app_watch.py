@@ -1,12 +1,13 @@
 """What a worker measures of itself all the while."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from service import app
 from tests.service.shelf import until
-from tests.service.toy import toy
+from tests.service.toy import ToyModel, toy
 
 
 async def test_a_measurement_that_fails_is_logged_and_no_more(
@@ -25,3 +26,14 @@ async def test_a_measurement_that_fails_is_logged_and_no_more(
         monkeypatch.setattr(service.serving.telemetry, "pending", full)
         await until(lambda: len(tries) > 5)
     assert caplog.text.count("cannot measure what serves") == 1
+
+
+async def test_what_serves_is_asked_to_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every version in memory, again and again, and never by the event loop's thread."""
+    monkeypatch.setattr(app, "WATCH_S", 0.005)
+    monkeypatch.setattr(app, "GROW_S", 0.01)
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(ToyModel, "grow", lambda _: threads.append(threading.current_thread()))
+    async with toy(tmp_path):
+        await until(lambda: len(threads) > 3)
+    assert threading.current_thread() not in threads

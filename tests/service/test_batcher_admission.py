@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.cost import Cost, Sums
+from service.cost import Cost
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from tests.service.held import Bench, Entry, HeldExecutor, ManualLoop, PoisonError, outcomes, settle
 
-COST = Cost(1.0, 0.5, Sums(runs=1.0, rows=2.0, squares=4.0, seconds=2.0, products=4.0))
-"""a second a run and half a second a row, by one run of two rows"""
+COST = Cost(1.0, 0.5)
+"""a second a run and half a second a row"""
 
 
 def by_hand(life: Callable[[ManualLoop], Coroutine[Any, Any, None]]) -> None:

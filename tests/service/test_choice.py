@@ -10,7 +10,8 @@ GIB = 2**30
 PLAIN = Machine(cores=4, memory_bytes=16 * GIB, gpu=False)
 SMALL = Machine(cores=8, memory_bytes=2 * GIB, gpu=False)
 TINY = Machine(cores=2, memory_bytes=GIB // 4, gpu=False)
-GPU = Machine(cores=16, memory_bytes=64 * GIB, gpu=True)
+GPU = Machine(cores=16, memory_bytes=64 * GIB, gpu=True, cuda=True)
+BARE_GPU = Machine(cores=16, memory_bytes=64 * GIB, gpu=True, cuda=False)
 
 
 @pytest.mark.parametrize(
@@ -24,15 +25,22 @@ GPU = Machine(cores=16, memory_bytes=64 * GIB, gpu=True)
         (SMALL, {}, 3, 2, "3 workers: as many as the memory has room for, at 512 MiB each"),
         (SMALL, {"state_mib": 1_500}, 1, 8, "1 worker: as many as the memory has room for"),
         (TINY, {}, 1, 2, "1 worker: as many as"),
-        (GPU, {}, 1, 1, "1 worker: a GPU does one run at a time; RANKSERVE_PROVIDER=cpu"),
-        (GPU, {"workers": 2}, 2, 1, "1 thread in each engine: the GPU computes"),
+        (GPU, {}, 1, 16, "1 worker: a GPU does one run at a time; RANKSERVE_PROVIDER=cpu"),
+        (GPU, {"workers": 2}, 2, 8, "8 threads in each engine: should the GPU not work"),
+        (GPU, {"provider": "cuda"}, 1, 1, "1 thread in each engine: the GPU computes"),
         (GPU, {"provider": "cpu"}, 16, 1, "16 workers: one for each core"),
+        (BARE_GPU, {}, 16, 1, "16 workers: one for each core"),
+        (BARE_GPU, {"workers": 2}, 2, 8, "8 threads in each engine: there are more cores than workers"),
+        (BARE_GPU, {"provider": "cuda"}, 1, 1, "1 worker: a GPU does one run at a time"),
     ],
 )
 def test_the_machine_decides_what_nobody_has(
     machine: Machine, given: dict[str, object], workers: int, threads: int, reason: str
 ) -> None:
-    """A worker a core on a CPU, as far as the memory goes; one on a GPU; what was set stays."""
+    """A worker a core on a CPU, as far as the memory goes; one on a GPU; what was set stays.
+
+    A GPU counts where it was asked for, or has what it takes; if it then does not work, all cores do.
+    """
     choice = choose(Settings(**given), machine)  # type: ignore[arg-type]
     assert (choice.workers, choice.settings.workers, choice.settings.intra_op_threads) == (
         workers,
@@ -64,3 +72,5 @@ def test_it_says_what_it_found_first() -> None:
     """Who is surprised by the choice sees whether the machine was read as they know it."""
     first, *_ = choose(Settings(), GPU).lines
     assert first == "this machine: 16 cores and 64.0 GiB of memory that the service may use, a GPU"
+    first, *_ = choose(Settings(), BARE_GPU).lines
+    assert first.endswith("a GPU, but not the CUDA that onnxruntime needs: pip install 'rankserve[cuda]'")

@@ -112,8 +112,7 @@ async def test_nobody_is_left_to_a_worker_that_is_away_or_has_as_many(theirs: in
         await running.call()
         await until(lambda: running.counts == [1])
         await running.call()
-        if theirs == AWAY:
-            await until(lambda: running.counts == [2])
+        await until(lambda: running.counts == [2])
 
 
 async def test_a_worker_that_hangs_strands_nobody() -> None:
@@ -126,15 +125,26 @@ async def test_a_worker_that_hangs_strands_nobody() -> None:
         assert not running.doors[0].crowded()
 
 
-async def test_a_worker_that_hung_and_stirs_gets_callers_again() -> None:
-    """Its number has changed: it is alive, and has fewer."""
+async def test_a_worker_that_hung_and_beats_gets_callers_again() -> None:
+    """It is alive, and has fewer: as many as when it hung."""
     async with workers(2, doors=1, patience=3) as running:
         running.tally[1] = 0
         for number in range(1, 5):
             await running.call()
             await until(lambda number=number: running.counts == [number])  # type: ignore[misc]
-        running.tally[1] = 1
+        assert not running.doors[0].crowded()
+        running.tally.beat(1)
         assert running.doors[0].crowded()
+
+
+async def test_an_open_door_beats() -> None:
+    """Whether callers come or not; not when it is closed."""
+    async with workers(1) as running:
+        await until(lambda: running.tally.beats(0) >= 3)
+        await running.doors[0].close()
+        beaten = running.tally.beats(0)
+        await asyncio.sleep(2 * door.BEAT_S)
+        assert running.tally.beats(0) == beaten
 
 
 async def test_a_worker_is_crowded_that_has_three_more_than_another() -> None:

@@ -15,11 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.budget import KEPT_BYTES, KNOWN_BYTES, RESERVE, Ledger
+from service.budget import KEPT_BYTES, KNOWN_BYTES, RESERVE
+from service.bundle.errors import BundleError
 from service.bundle.manifest import TOLERANCE
 from service.bundle.rows import Encoded
 from service.engine import Engine, EngineOptions, open_session
 from service.errors import InferenceFailed
+from service.ledger import Ledger
 from tests.tiny import Tiny, write_tiny
 from tests.tiny_features import ITEMS
 
@@ -143,6 +145,34 @@ def test_a_run_that_breaks_leaves_no_item_behind(world: World, table: Engine) ->
     world.check(table, [sound])
 
 
+def test_a_closed_engine_takes_nothing(world: World) -> None:
+    """Neither does one that could not be opened."""
+    ledger, tiny = Ledger(2**26), world.tiny
+    options = EngineOptions("cpu", max_rows=SCRATCH)
+    engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, options, ledger)
+    assert ledger.taken() == engine.state.bytes > 0
+    engine.close()
+    assert ledger.taken() == 0
+    none = replace(tiny.encoder.items, index=tiny.encoder.items.index + np.int32(10**6))
+    with pytest.raises(BundleError, match="the items' state cannot be computed"):
+        Engine(tiny.folder, tiny.manifest, none, options, ledger)
+    assert ledger.taken() == 0
+
+
+def test_a_device_that_has_no_room_takes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the budget: what was open already is closed."""
+
+    def full(*_: object) -> None:
+        raise BundleError("the device is full")
+
+    monkeypatch.setattr(Engine, "on_cpu", False)
+    monkeypatch.setattr("service.engine.Device", full)
+    ledger, tiny = Ledger(2**26), world.tiny
+    with pytest.raises(BundleError, match="the device is full"):
+        Engine(tiny.folder, tiny.manifest, tiny.encoder.items, EngineOptions("cpu"), ledger)
+    assert ledger.taken() == 0
+
+
 lengths = st.dictionaries(st.integers(0, 39), st.sampled_from([1.5, 3.0, 60.0, 400.0]), max_size=5)
 requests = st.tuples(
     st.integers(0, 23), st.lists(st.integers(0, ITEMS + 2), min_size=1, max_size=40), lengths, lengths
@@ -162,7 +192,7 @@ def test_no_score_depends_on_what_is_held(
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=batches, pool=st.one_of(st.none(), st.integers(0, 64)))
+@given(batches=batches, pool=st.one_of(st.none(), st.integers(0, 32)))
 def test_state_in_float16_gives_scores_close_by(
     half: World, batches: list[list[Any]], pool: int | None
 ) -> None:

@@ -29,6 +29,19 @@ async def connect(service: Service, count: int, together: bool) -> list[Connecti
     return connections
 
 
+async def evened(service: Service, kept: list[Connection]) -> Counter[str]:
+    """Ask on 8 connections until no worker carries more than 5; who is told to close comes again."""
+    while True:
+        carried: Counter[str] = Counter()
+        for at, connection in enumerate(kept):
+            answer = await connection.get("/")
+            carried[answer.body] += 1
+            if answer.closes:
+                kept[at] = await service.connect()
+        if max(carried.values()) <= 5:
+            return carried
+
+
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("workers", [2, 3])
 async def test_no_worker_carries_more_than_its_share_plus_one(workers: int, together: bool) -> None:
@@ -56,14 +69,26 @@ async def test_a_respawned_worker_gets_its_share_of_connections_that_were_there(
             except (ConnectionError, asyncio.IncompleteReadError):
                 kept.append(await service.connect())
         await service.logged("takes callers", times=3)
-        carried: Counter[str] = Counter()
-        while max(carried.values(), default=8) > 5:
-            for at, connection in enumerate(kept):
-                if (await connection.get("/")).closes:
-                    kept[at] = await service.connect()
-            carried = await pids(kept)
+        carried = await evened(service, kept)
         assert other in carried
         assert victim not in carried
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_worker_that_hung_for_a_moment_gets_its_share_again(before: int) -> None:
+    """It goes on with as many connections as it had: that it lives shows in its beat alone."""
+    async with serving(grace_s=0, workers=2) as service:
+        kept = await connect(service, 2 * before, together=False)
+        hung = int((await service.get("/")).body)
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            while len(kept) < 8:
+                kept += [connection := await service.connect()]
+                assert (await connection.get("/")).body != str(hung)
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        carried = await evened(service, kept)
+        assert str(hung) in carried
 
 
 async def test_a_worker_that_hangs_strands_no_caller() -> None:

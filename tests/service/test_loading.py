@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.bundle.columns import Lists, Table, Texts, strings
+from service.bundle.columns import Lists, Texts, strings
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
@@ -18,6 +18,7 @@ from service.bundle.kinds import Fitted, VocabularySpec
 from service.bundle.pieces import PIECE
 from service.bundle.schema import FeatureSchema
 from service.bundle.snapshot import read_table, read_vocabularies, write_table, write_vocabularies
+from service.bundle.table import Table
 from service.bundle.vocabulary import Vocabulary
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service import cuda
 from service.machine import Machine, cores, memory_bytes
 
 GIB = 2**30
@@ -79,11 +80,15 @@ def test_where_no_process_can_be_bound_all_cores_are_its_own(
     assert cores(tmp_path) == 6
 
 
-def test_a_gpu_is_one_with_a_driver(tmp_path: Path) -> None:
-    """Its device is there."""
+@pytest.mark.parametrize("usable", [False, True])
+def test_a_gpu_is_one_with_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable: bool) -> None:
+    """Its device is there. CUDA's libraries without one are nothing, and it is little without them."""
+    monkeypatch.setattr(cuda, "usable", lambda: usable)
+    assert not Machine.here(tmp_path).cuda
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidiactl").touch()
-    assert Machine.here(tmp_path).gpu
+    found = Machine.here(tmp_path)
+    assert (found.gpu, found.cuda) == (True, usable)
 
 
 def test_this_machine_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

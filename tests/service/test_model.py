@@ -69,6 +69,7 @@ async def test_a_loaded_model_ranks(sound: Tiny, executor: ThreadPoolExecutor) -
     model = await asyncio.to_thread(Model.load, sound.folder, OPTIONS, executor, runs.append)
     assert (model.version, model.provider) == ("v1", "CPUExecutionProvider")
     assert model.formula == sound.manifest.fusion
+    assert set(model.state.counts.values()) == {0}, "warm-up is no request"
     encoded = [request.encode(model.encoder) for request in tiny_requests()]
     deadline = asyncio.get_running_loop().time() + 30
     answers = await asyncio.gather(*(model.batcher.submit(entry, deadline) for entry in encoded))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.places import EVICTED, STEP, Placed, Places
+from service.budget import KEPT_BYTES
+from service.places import EVICTED, LOOKED_AT, STEP, Placed, Places
 
 NONE = np.empty(0, np.int32)
 
@@ -36,13 +42,13 @@ class Memory:
 
 def on_demand(pool: int, *, items: int = 1000, scratch: int = 16) -> tuple[Places, Memory]:
     """Places for items that are held as long as there is room for them."""
-    places = Places(items, False, scratch, pool, pool, lambda: pool)
+    places = Places(items, False, scratch, pool, pool)
     return places, Memory(places, scratch + pool)
 
 
 def test_a_resident_catalogue_has_its_own_rows() -> None:
     """They never move; what changed lies beyond, and what is not kept nowhere."""
-    places = Places(10, True, 4, 4, 4, lambda: 4)
+    places = Places(10, True, 4, 4, 4)
     memory = Memory(places, 18, filled=10)
     assert memory.run([3, 0, 9, 3], {}).rows.tolist() == [3, 0, 9, 3]
     placed = memory.run([3, 3, 5], {1: 7, 2: 0})
@@ -110,18 +116,67 @@ def test_what_could_not_be_computed_is_not_kept() -> None:
 
 
 def test_the_pool_grows_when_it_is_allowed_to() -> None:
-    """It asks when it is full, and not before; beyond what it is told, it evicts."""
-    allowed, asked = iter([STEP, 2 * STEP, 2 * STEP]), []
-
-    def more() -> int:
-        asked.append(places.held)
-        return next(allowed)
-
-    places = Places(10_000, False, STEP, STEP, 10_000, more)
-    for start in range(0, 3 * STEP, STEP):
+    """Once it has more rows; until then, what is in it makes room."""
+    places = Places(10_000, False, STEP, STEP, 10_000)
+    held = []
+    for start in range(0, 4 * STEP, STEP):
+        held.append((places.held, places.full, places.evictions))
+        if start == 2 * STEP:
+            places.pool = 3 * STEP
         places.keep(places.place(np.arange(start, start + STEP, dtype=np.int32), NONE, NONE.astype(np.int64)))
-    assert (places.held, places.evictions) == (2 * STEP, STEP)
-    assert asked == [STEP, STEP, 2 * STEP][: len(asked)]
+    assert held == [(0, False, 0), (STEP, True, 0), (STEP, True, STEP), (2 * STEP, False, STEP)]
+    assert (places.held, places.full) == (3 * STEP, True)
+
+
+def test_few_are_evicted_from_a_large_pool_at_a_time() -> None:
+    """However large it is: what a run waits for does not grow with it. They are among the oldest."""
+    pool, runs = 20 * LOOKED_AT, 256
+    places = Places(2 * pool, False, 16, pool, pool)
+    for items in np.arange(pool, dtype=np.int32).reshape(runs, -1):
+        places.keep(places.place(items, NONE, NONE.astype(np.int64)))
+    for item in range(pool, pool + 5_000):
+        before = places.evictions
+        places.keep(places.place(np.array([item], np.int32), NONE, NONE.astype(np.int64)))
+        assert places.evictions - before in {0, LOOKED_AT // EVICTED}
+    younger = np.arange(pool // 8, pool + 5_000, dtype=np.int32)
+    assert not len(places.place(younger, NONE, NONE.astype(np.int64)).missing)
+
+
+def test_a_run_has_as_many_rows_as_it_needs() -> None:
+    """Also where it needs more than are looked at at once."""
+    pool, many = 3 * LOOKED_AT, 2 * LOOKED_AT
+    places = Places(2 * pool, False, many, pool, pool)
+    for first in (0, many, 2 * many):
+        placed = places.place(np.arange(first, first + many, dtype=np.int32), NONE, NONE.astype(np.int64))
+        places.keep(placed)
+        assert placed.rows.min() >= many  # behind the scratch rows
+    assert places.held <= pool
+
+
+KEPT = """
+from pathlib import Path
+import numpy as np
+from service.places import Places
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+rows, run = 350_000, 500
+at, items = np.arange(run, dtype=np.int32), np.zeros(run, np.int32)
+places = Places(10, True, run, rows, rows)
+before = peak()
+for first in range(1, 3 * rows, run):
+    places.keep(places.place(items, at, np.arange(first, first + run)))
+print((peak() - before) / rows)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' account of memory")
+def test_what_is_kept_takes_as_much_memory_as_is_counted() -> None:
+    """A pool of changed items that come and go, as the system sees it, by row."""
+    ended = subprocess.run([sys.executable, "-c", KEPT], text=True, capture_output=True, check=True)
+    assert KEPT_BYTES / 2 < float(ended.stdout) <= KEPT_BYTES
 
 
 runs = st.lists(
@@ -140,7 +195,7 @@ def test_every_item_is_where_it_is_said_to_be(
     runs: list[tuple[list[int], dict[int, int], bool]], pool: int, resident: bool
 ) -> None:
     """Whatever runs there are, and however small the pool: the row of an item has what was written for it."""
-    places = Places(30, resident, 16, pool, pool, lambda: pool)
+    places = Places(30, resident, 16, pool, pool)
     memory = Memory(places, 30 + 16 + pool, filled=30 * resident)
     for items, changed, fails in runs:
         memory.run(items, {at: number for at, number in changed.items() if at < len(items)}, fails=fails)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import onnx
@@ -17,6 +19,7 @@ from service.bundle.deployment import this_host
 from service.bundle.errors import BundleError
 from service.bundle.graphs import RANK_INT8
 from service.bundle.manifest import Int8, Manifest
+from service.bundle.store import locked
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions
 from service.precision import ROUNDS, Chosen, Precision, choose, measure, settle
@@ -133,20 +136,56 @@ def manifest(plain: Tiny) -> Manifest:
     return plain.manifest.model_copy(update={"files": {RANK_INT8: GRAPH}, "int8": INT8})
 
 
-def runs(then: Callable[[], object] = lambda: None) -> dict[Precision, Callable[[], object]]:
-    """Two graphs that take no time."""
-    return {"float32": lambda: None, "int8": then}
+class Machine:
+    """Takes the seconds that it is told to in each precision, by a clock of its own."""
+
+    def __init__(self, float32_s: float = 1.0, int8_s: float = 1.0, then: Callable[[], object] = int) -> None:
+        self.runs: dict[Precision, Callable[[], object]] = {
+            "float32": partial(self._run, float32_s),
+            "int8": partial(self._run, int8_s),
+        }
+        self.then = then
+        self.now = 0.0
+
+    def _run(self, seconds: float) -> None:
+        self.then()
+        self.now += seconds
+
+    def settle(self, folder: Path, manifest: Manifest) -> Chosen:
+        """What a worker on it settles on."""
+        return settle(folder, manifest, self.runs, lambda: self.now)
 
 
 def test_the_first_to_have_measured_is_right(manifest: Manifest, tmp_path: Path) -> None:
-    """Of two that measure at the same time, the one that writes later goes by what it finds."""
-    inner: list[Chosen] = []
+    """Of two that measure at the same time and do not agree, the later one goes by what it finds."""
+    first = Machine(float32_s=2.0)
+    overtaken = Machine(int8_s=2.0, then=lambda: first.settle(tmp_path / "v1", manifest))
+    assert overtaken.settle(tmp_path / "v1", manifest).precision == "int8"
+    assert Machine().settle(tmp_path / "v1", manifest).precision == "int8"
 
-    def overtaken() -> None:
-        if not inner:
-            inner.append(settle(tmp_path / "v1", manifest, runs()))
 
-    assert settle(tmp_path / "v1", manifest, runs(overtaken)) == inner[0]
+def test_of_two_that_write_one_waits(manifest: Manifest, tmp_path: Path) -> None:
+    """Whoever comes to the lock later looks again before it writes."""
+    Machine(float32_s=2.0).settle(tmp_path / "other" / "v1", manifest)
+    measured = Event()
+    later = Machine(int8_s=2.0, then=measured.set)
+    with ThreadPoolExecutor(1) as executor:
+        with locked(tmp_path):
+            settling = executor.submit(later.settle, tmp_path / "v1", manifest)
+            measured.wait()
+            assert wait([settling], timeout=0.3).not_done
+            shutil.copytree(tmp_path / "other" / ".precision", tmp_path / ".precision")
+        assert settling.result().precision == "int8"
+
+
+def test_what_cannot_be_kept_is_not_used(
+    folder: Path, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk refuses no version: it serves in float32, which no other worker contradicts."""
+    (folder.parent / ".precision").symlink_to(folder / "nowhere")
+    assert Machine(float32_s=2.0).settle(folder, manifest) == Chosen(precision="float32")
+    assert "v1 is ranked in float32: what is faster cannot be kept:" in caplog.text
+    assert loaded(folder, "auto") == Chosen(precision="float32")
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text.replace(GRAPH, "b" * 64), lambda text: text[:20]])
@@ -154,9 +193,9 @@ def test_what_is_of_another_graph_or_cut_off_is_measured_anew(
     manifest: Manifest, tmp_path: Path, spoil: Callable[[str], str]
 ) -> None:
     """A version of the same name, written anew, or a file that says nothing."""
-    settle(tmp_path / "v1", manifest, runs())
+    Machine().settle(tmp_path / "v1", manifest)
     path = tmp_path / ".precision" / this_host() / "v1.json"
     sound = path.read_text(encoding="utf-8")
     path.write_text(spoil(sound), encoding="utf-8")
-    settle(tmp_path / "v1", manifest, runs())
+    Machine().settle(tmp_path / "v1", manifest)
     assert GRAPH in path.read_text(encoding="utf-8")

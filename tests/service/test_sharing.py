@@ -51,7 +51,8 @@ def test_it_measures_the_least_in_turn(stall: int) -> None:
 def test_where_nothing_is_to_be_chosen_only_that_is_measured() -> None:
     """One request a run still says what it costs."""
     machine = Machine(small(2.0))
-    assert measure(machine.run, [(1, SMALL)], machine.clock) == small(2.0)
+    assert measure(machine.run, [(1, SMALL)], machine.clock, rounds=3) == small(2.0)
+    assert machine.runs == [(1, SMALL)] * 3
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.budget import Ledger
 from service.bundle.manifest import Manifest, StateArray
 from service.bundle.rows import Columns
+from service.ledger import Ledger
 from service.mapping import Mapped
 from service.state import FILL_ROWS, State, Wanted
 from tests.tiny import write_tiny
@@ -38,11 +38,16 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Of a bundle whose state is two arrays of odd widths."""
+    return wide_and_narrow(tmp_path_factory.mktemp("models"))
+
+
+def wide_and_narrow(models: Path) -> Manifest:
+    """The manifest of a tiny bundle, restated."""
     state = tuple(
         StateArray(name=name, shape=(0, width), item_axis=0, dtype="float16" if name == "wide" else "float32")
         for name, width in WIDTHS.items()
     )
-    tiny = write_tiny(tmp_path_factory.mktemp("models"), "v1")
+    tiny = write_tiny(models, "v1")
     return tiny.manifest.model_copy(update={"state": state})
 
 
@@ -80,12 +85,11 @@ def touched(array: NDArray[Any]) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_more_is_touched_than_the_budget_says(manifest: Manifest, workers: int) -> None:
-    """With far more items than there is room for, used over and over; and more room leads to more."""
+def test_no_more_is_touched_than_the_budget_says(manifest: Manifest, tmp_path: Path, workers: int) -> None:
+    """With far more items than there is room for, used over and over; and room that is made is used."""
     whole, catalogue = 4 * 2**20, items(50_000)
-    ledger = Ledger(whole, workers)
-    old = State(manifest, catalogue, compute, ledger, 64)
-    new = State(manifest, catalogue, compute, ledger, 64)  # as a second worker's, or one more than there are
+    ledgers = [Ledger(whole, 2, tmp_path) for _ in range(2)] if workers == 2 else [Ledger(whole)] * 2
+    old, new = (State(manifest, catalogue, compute, ledger, 64) for ledger in ledgers)
     rng = np.random.default_rng(0)
     with closing(new):
         for state in (old, new) * 300:
@@ -94,7 +98,7 @@ def test_no_more_is_touched_than_the_budget_says(manifest: Manifest, workers: in
         for state, size in zip((old, new), own, strict=True):
             assert size <= state.figures().bytes // workers
             assert state.figures().counts["evicted"] > 0
-        assert whole // 2 < sum(own) < ledger.taken() <= whole
+        assert whole // 2 < sum(own) < ledgers[0].taken() <= whole
         old.close()
 
 
@@ -135,7 +139,7 @@ def test_workers_share_the_catalogue_in_one_file(manifest: Manifest, tmp_path: P
 WORKER = """
 import sys, time
 from pathlib import Path
-from service.budget import Ledger
+from service.ledger import Ledger
 from service.bundle.manifest import Manifest
 from service.state import State
 from tests.service.test_state import compute, items
@@ -211,13 +215,14 @@ def test_a_filler_that_was_killed_leaves_nothing_that_is_used(manifest: Manifest
     folder.mkdir()
     with worker(manifest, folder, "slow") as other:
         assert said(other) == "half"
-        assert [path.suffix for path in folder.glob("v1*")] == [".part"]
+        assert {path.suffix for path in folder.glob("v1*")} == {".part", ".share"}
     ledger = Ledger(2**26, 2, folder)
     with closing(State(manifest, items(), compute, ledger, 64)) as state:
         for start in range(0, ITEMS - 64, 64):
             check(state, np.arange(start, start + 64))
-        assert [path.suffix for path in folder.glob("v1*")] == [".state"]
+        assert {path.suffix for path in folder.glob("v1*")} == {".state", ".share"}
     assert ledger.taken() == 0
+    assert not list(folder.glob("v1*"))
 
 
 def test_who_comes_while_it_is_filled_waits(manifest: Manifest, tmp_path: Path) -> None:

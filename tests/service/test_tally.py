@@ -36,6 +36,18 @@ def test_all_who_map_the_memory_see_one_tally(memory: int) -> None:
     assert yours.others(1) == {0: 2}
 
 
+def test_a_beat_is_seen_by_all(memory: int) -> None:
+    """And is no connection; that a worker is away, or another starts in its place, changes nothing of it."""
+    mine, yours = Tally(memory), Tally(memory)
+    mine[0], mine[1] = 2, 3
+    for _ in range(3):
+        mine.beat(1)
+    yours[1] = AWAY
+    yours.beat(1)
+    assert [mine.beats(worker) for worker in range(3)] == [0, 4, 0]
+    assert [mine[worker] for worker in range(3)] == [2, AWAY, AWAY]
+
+
 def test_without_files_in_memory_one_that_has_no_name_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Systems other than Linux."""
     monkeypatch.delattr(os, "memfd_create")

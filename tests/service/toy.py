@@ -22,7 +22,7 @@ from service.api import Serving
 from service.app import Load, create_app
 from service.batcher import Batcher
 from service.bundle import deployment, store
-from service.bundle.columns import Numbers, Table, strings
+from service.bundle.columns import Numbers, strings
 from service.bundle.deployment import DeployedRanker
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
@@ -31,6 +31,7 @@ from service.bundle.kinds import Categorical, Fitted, Numeric, VocabularySpec
 from service.bundle.manifest import Manifest, TaskSpec
 from service.bundle.rows import Encoded
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from service.bundle.vocabulary import Vocabulary
 from service.engine import Inference
 from service.errors import InferenceFailed
@@ -98,6 +99,9 @@ class ToyModel:
     async def drain(self) -> None:
         """Wait for what is under way."""
         await self.batcher.drain()
+
+    def grow(self) -> None:
+        """It has room for all items."""
 
     def close(self) -> None:
         """Nothing to give back."""

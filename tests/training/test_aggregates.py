@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bundle.columns import Column, Numbers, Table, Texts, strings
+from service.bundle.columns import Column, Numbers, Texts, strings
 from service.bundle.errors import FeatureError
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from tests.training import worlds
 from training.aggregates import AggregateConfig, aggregate, with_aggregates
 from training.config import ConfigError, SplitConfig, parse_config

@@ -12,10 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from service.bundle.columns import Numbers, Table, strings
+from service.bundle.columns import Numbers, strings
 from service.bundle.encoder import Encoder
 from service.bundle.fusion import FusionFormula
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from training.config import TaskConfig
 from training.evaluate import evaluate, fused_metrics, scores_of, task_metrics, truth_name
 from training.impressions import Impressions, Log

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.bundle.columns import Column, Lists, Numbers, Table, Texts, strings
+from service.bundle.columns import Column, Lists, Numbers, Texts, strings
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.bundle.kinds import Scale
 from service.bundle.schema import FeatureSchema, Side
+from service.bundle.table import Table
 from service.bundle.vocabulary import Vocabulary
 from tests.training import worlds
 from training.config import SplitConfig

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bundle.columns import Column, Lists, Table, strings
+from service.bundle.columns import Column, Lists, strings
 from service.bundle.errors import FeatureError
+from service.bundle.table import Table
 from training.config import SplitConfig
 from training.examples import split_log
 from training.histories import HistoryConfig, history, with_histories

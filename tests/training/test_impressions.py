@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from service.bundle.columns import Lists, Numbers, Table, Texts, strings
+from service.bundle.columns import Lists, Numbers, Texts, strings
+from service.bundle.table import Table
 from training.impressions import Impressions, Log
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Lists, Numbers, Table, Texts, Vectors, strings
+from service.bundle.columns import Column, Lists, Numbers, Texts, Vectors, strings
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import Manifest
+from service.bundle.table import Table
 from training.config import TrainingConfig, parse_config
 from training.examples import Examples, encode, model_inputs, split_log
 from training.features import fit_features

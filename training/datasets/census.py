@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from service.bundle.columns import Column, Numbers, Strings, Table, Texts, strings
+from service.bundle.columns import Column, Numbers, Strings, Texts, strings
 from service.bundle.errors import FeatureError
+from service.bundle.table import Table
 from training.datasets.lines import check_rows, reading
 from training.impressions import Impressions, Log
 

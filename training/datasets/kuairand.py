@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, strings
+from service.bundle.columns import Column, Lists, Numbers, Strings, Texts, strings
 from service.bundle.errors import FeatureError
 from service.bundle.spelling import text
+from service.bundle.table import Table
 from training.datasets.lines import check_once, check_rows, reading
 from training.impressions import Impressions, Log
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Numbers, Strings, Table, Texts
+from service.bundle.columns import Column, Numbers, Strings, Texts
+from service.bundle.table import Table
 
 
 def last_seen(name: str, keys: Sequence[Strings], columns: Mapping[str, Column]) -> Table:

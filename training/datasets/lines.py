@@ -107,5 +107,6 @@ def _are_rows(row: Sequence[str], delimiter: str) -> bool:
 
     A text of some lines that is meant does not; in a narrow file it might.
     """
-    lines = delimiter.join(row).split("\n")
-    return len(row) >= NARROW and all(line.count(delimiter) == len(row) - 1 for line in lines)
+    if len(row) < NARROW or not any("\n" in value and delimiter in value for value in row):
+        return False
+    return all(line.count(delimiter) == len(row) - 1 for line in delimiter.join(row).split("\n"))

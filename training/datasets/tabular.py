@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Numbers, Strings, Table, as_numbers, as_texts
+from service.bundle.columns import Column, Numbers, Strings, as_numbers, as_texts
 from service.bundle.errors import FeatureError
 from service.bundle.spelling import text
+from service.bundle.table import Table
 from training.datasets.files import Folder
 from training.datasets.frames import Frame
 from training.datasets.last_seen import last_seen

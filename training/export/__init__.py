@@ -17,7 +17,7 @@ from service.bundle.graphs import RANK_INT8
 from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE, Manifest
 from service.bundle.snapshot import VOCABULARY_FILE, table_file, write_table, write_vocabularies
 from service.bundle.store import write
-from training.export.int8 import Int8Refused, int8_graph, prove_int8
+from training.export.int8 import Int8Refused, add_int8
 from training.export.parity import check_parity
 from training.golden import golden_requests
 from training.graphs import flat_graph, item_graph, rank_graph, state_arrays, user_graph, user_state
@@ -46,37 +46,26 @@ def _fill(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
     golden = golden_requests(trained.sample, trained.encoder)
     requests = [request.encode(trained.encoder) for request in golden]
     write_golden(folder, golden, [torch_scores(trained, request) for request in requests])
-    manifest = _write_graphs(folder, trained, manifest)
+    write_graphs(folder, _graphs(trained, manifest))
     check_parity(folder, trained, manifest)
-    return manifest
+    return _with_int8(folder, trained, manifest) if trained.config.export.int8 else manifest
 
 
-def _write_graphs(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
-    """Write the graphs; the manifest with what became of the one in int8, where it is asked for."""
-    if not trained.config.export.int8:
-        write_graphs(folder, _graphs(trained, manifest))
-        return manifest
-    try:
-        write_graphs(folder, _graphs(trained, manifest, int8=True))
-        return manifest.model_copy(update={"int8": prove_int8(folder, trained, manifest)})
-    except Int8Refused as refused:
-        # All of them anew: weights.bin would keep what only the refused one has.
-        (folder / RANK_INT8).unlink(missing_ok=True)
-        write_graphs(folder, _graphs(trained, manifest))
-        return manifest.model_copy(update={"left_out": {"int8": str(refused)}})
-
-
-def _graphs(
-    trained: Trained, manifest: Manifest, *, int8: bool = False
-) -> Iterator[tuple[str, onnx.ModelProto]]:
+def _graphs(trained: Trained, manifest: Manifest) -> Iterator[tuple[str, onnx.ModelProto]]:
     model, features, state = trained.model, manifest.features, trained.config.export.state
     yield "user", user_graph(model, features)
     yield "item", item_graph(model, features, state)
-    rank = rank_graph(model, features, manifest.tasks, state)
-    if int8:
-        yield Path(RANK_INT8).stem, int8_graph(rank)
-    yield "rank", rank
+    yield "rank", rank_graph(model, features, manifest.tasks, state)
     yield "flat", flat_graph(model, features, manifest.tasks)
+
+
+def _with_int8(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
+    """The manifest with what became of the graph in int8."""
+    try:
+        return manifest.model_copy(update={"int8": add_int8(folder, trained, manifest)})
+    except Int8Refused as refused:
+        (folder / RANK_INT8).unlink(missing_ok=True)
+        return manifest.model_copy(update={"left_out": {"int8": str(refused)}})
 
 
 def _manifest(trained: Trained, version: str) -> Manifest:

@@ -24,8 +24,10 @@ from training.trained import Scores, Trained, flat_columns, torch_scores
 
 PARITY_ROWS = (1, 7, 1000)
 
-RANKED = (200,) * 8
-"""candidates of the requests, each of another user, whose order is compared"""
+RANKED = 8
+"""requests, each of another user, whose order is compared"""
+RANKED_ROWS = 200
+"""candidates of each"""
 LEAST_TAU = 0.999
 """Kendall's, between the order by float16 state and torch's"""
 
@@ -65,10 +67,10 @@ def check_parity(folder: Path, trained: Trained, manifest: Manifest) -> dict[int
     return greatest
 
 
-def ranked_requests(trained: Trained, encoder: Encoder) -> list[Encoded]:
-    """The requests of `RANKED`, none with an item twice: copies of one have no order."""
-    items = len(np.unique(trained.sample.item_id.astype(str)))
-    cases = parity_cases(trained.sample, trained.encoder, [min(size, items) for size in RANKED])
+def ranked_requests(trained: Trained, encoder: Encoder, count: int = RANKED) -> list[Encoded]:
+    """So many requests, always the same; none has an item twice, for copies of one have no order."""
+    rows = min(RANKED_ROWS, len(np.unique(trained.sample.item_id.astype(str))))
+    cases = parity_cases(trained.sample, trained.encoder, [rows] * count)
     return [case.request.model_copy(update={"inline": {}}).encode(encoder) for case in cases]
 
 

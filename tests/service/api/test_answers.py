@@ -18,21 +18,22 @@ from service.ranker import Slate, best
 from service.wire import RankResponse
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
-FLOAT32 = st.floats(width=32, allow_infinity=False)
+FLOAT32 = st.floats(width=32)
+LOGS = st.floats(-9, 9) | st.sampled_from([math.nan, math.inf, -math.inf])
 
 
 @st.composite
 def slates(draw: st.DrawFn) -> Slate:
-    """Of a few candidates: ids of any text, NaN among the scores, some of it asked for and some not."""
+    """Of a few candidates: ids of any text, no finite numbers among the scores, parts asked for or not."""
     ids = draw(st.lists(IDS, max_size=6))
     n = len(ids)
 
     def numbers(values: st.SearchStrategy[float], dtype: type[np.floating]) -> Any:
         return np.array(draw(st.lists(values, min_size=n, max_size=n)), dtype)
 
-    scores = numbers(st.floats(allow_infinity=False), np.float64)
-    logs = FactorLogs("click", numbers(st.floats(-9, 9) | st.just(math.nan), np.float64))
-    groups = (GroupLogs(0.5, (logs,), numbers(st.floats(-9, 9) | st.just(math.nan), np.float64)),)
+    scores = numbers(st.floats(), np.float64)
+    logs = FactorLogs("click", numbers(LOGS, np.float64))
+    groups = (GroupLogs(0.5, (logs,), numbers(LOGS, np.float64)),)
     return Slate(
         ranker="default",
         version="v1",
@@ -49,7 +50,7 @@ def slates(draw: st.DrawFn) -> Slate:
 
 def number(value: float) -> float | None:
     """As an answer has it."""
-    return None if math.isnan(value) else float(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def naive(slate: Slate, tasks: bool) -> list[dict[str, Any]]:

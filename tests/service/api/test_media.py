@@ -33,8 +33,21 @@ def test_the_content_type_says_what_was_sent(content_type: str, media: Media) ->
         ("application/msgpack ; q=1, application/json;q=0.9", "", MSGPACK),
         ("application/msgpack;q=0", "", JSON), ("application/msgpack;q=x, */*", "", MSGPACK),
         ("application/json, text/plain, */*", "application/msgpack", JSON), (";;,q=,", "", JSON),
+        ("application/msgpack;q=0, */*", "application/msgpack", JSON),
+        ("application/msgpack;q=0.000", "application/msgpack", JSON),
+        ("application/json;q=0", "application/json", MSGPACK),
+        ("application/json;q=0, application/msgpack;q=0", "application/msgpack", MSGPACK),
+        ("application/msgpack;q=0.001, */*", "", MSGPACK), ("application/json;q=-1", "", MSGPACK),
+        ("application/msgpack;q=nan, application/json", "", JSON),
+        ("application/msgpack, application/json;q=nan", "application/msgpack", MSGPACK),
+        ("application/msgpack;q=inf, application/json", "", JSON),
+        ("application/msgpack;q=7, application/json", "", JSON),
+        ("application/msgpack, application/x-msgpack;q=0", "", MSGPACK),
     ],
 )  # fmt: skip
 def test_accept_says_what_comes_back(accept: str, body: str, media: Media) -> None:
-    """The better liked of those that it names; else the answer comes as the body did."""
+    """The better liked of those that it names; else the answer comes as the body did.
+
+    Nobody is liked better than by 1; what has the weight 0 is sent to nobody who lets the other be.
+    """
     assert wanted({"accept": accept, "content-type": body}) is media

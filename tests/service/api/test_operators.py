@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,9 @@ import pytest
 from service.bundle import deployment
 from service.bundle.deployment import DeployedRanker
 from service.bundle.fusion import FusionFormula
+from service.state import CROWDED
 from tests.service.shelf import until
-from tests.service.toy import Toy, eventually, ids, toy
+from tests.service.toy import Toy, ToyModel, eventually, ids, toy
 
 TOKEN = "s3cret-é"
 OPERATOR = {b"authorization": f"Bearer {TOKEN}".encode()}
@@ -196,11 +198,20 @@ async def test_models_are_listed_with_their_state(service: Toy) -> None:
     assert (await service.client.get("/readyz")).json()["failed"] == {"broken": broken["problem"]}
 
 
+async def test_a_model_says_what_its_state_lacks(service: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In plain words, in the list and alone."""
+    monkeypatch.setattr(ToyModel, "state", replace(ToyModel.state, mode="on_demand", note=CROWDED))
+    listed = (await service.client.get("/v1/models")).json()["models"]
+    alone = (await service.client.get("/v1/models/up")).json()
+    notes = [line["item_state"]["note"] for line in [*listed, alone] if line["item_state"]]
+    assert notes == [CROWDED] * 2
+
+
 async def test_a_model_shows_what_it_claims(service: Toy) -> None:
     """Tasks, features with their scopes, formula, metrics, config; the provider where it is loaded."""
     model = (await service.client.get("/v1/models/up")).json()
     assert (model["state"], model["provider"]) == ("serving", "toy")
-    held = {"mode": "resident", "rows": 3, "bytes": 300, "dtype": "float32", "shared": False}
+    held = {"mode": "resident", "rows": 3, "bytes": 300, "dtype": "float32", "shared": False, "note": None}
     assert model["item_state"] == held
     assert model["precision"] == {"precision": "float32", "float32_ms": None, "int8_ms": None}
     assert model["metrics"] == {"test": {"click": {"auc": 0.75}}}

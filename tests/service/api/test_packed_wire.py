@@ -85,6 +85,8 @@ BOMBS = [
     b"\x81\xaacandidates\x91\xa2\xff\xfe",  # no UTF-8
     b"\x81\x01\x91\x01",  # a key that is no text
     b"\x81\xaacandidates\x91\x01\x01",  # something after the end
+    b"\x81\xaacandidates\x91\x01\xa3end",
+    b"\x81\xaacandidates\x91\x01\xc0\xc0",
 ]
 
 

@@ -158,7 +158,9 @@ def test_a_request_full_of_faults_is_refused_by_the_first() -> None:
         + '"b": NaN}}'
     )
     with pytest.raises(InvalidRequest, match=r"^user\.a: not a finite number"):
-        decode(body)
+        decode(body, 50_000)
+    with pytest.raises(InvalidRequest, match=r"^candidates: 50000 candidates; send at most 49999"):
+        decode(body, 49_999)
 
 
 ANY_JSON = st.recursive(

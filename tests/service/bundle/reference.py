@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from service.bundle.columns import Table
 from service.bundle.encoder import Encoder
 from service.bundle.kinds import Categorical, Feature, Match, Multi, Numeric, Product, SequenceOfIds, Vector
 from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import Side
 from service.bundle.spelling import text
+from service.bundle.table import Table
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary
 from tests.tiny_features import tiny_vocabularies
 

@@ -14,7 +14,6 @@ from service.bundle.columns import (
     Column,
     Lists,
     Numbers,
-    Table,
     Texts,
     Value,
     Vectors,
@@ -27,6 +26,7 @@ from service.bundle.columns import (
 )
 from service.bundle.errors import FeatureError
 from service.bundle.spelling import text
+from service.bundle.table import Table
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=8)
 numbers = st.integers() | st.floats()

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bundle.columns import Column, Numbers, Table, column_of, strings
+from service.bundle.columns import Column, Numbers, column_of, strings
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.bundle.rows import Columns
 from service.bundle.schema import Side
+from service.bundle.table import Table
 from tests.service.bundle.reference import Reference, rows_of
 from tests.tiny_features import AUTHORS, CITIES, TABS, TAGS, tiny_encoder, tiny_tables, tiny_vocabularies
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bundle.columns import Numbers, Table, Texts, strings
+from service.bundle.columns import Numbers, Texts, strings
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.bundle.features import BOUND
 from service.bundle.kinds import Fitted, VocabularySpec
 from service.bundle.rows import Columns
 from service.bundle.schema import FeatureSchema, Side
+from service.bundle.table import Table
 from service.bundle.vocabulary import PairVocabulary, Vocabulary
 from tests.service.bundle.reference import rows_of
 from tests.tiny_features import tiny_encoder, tiny_tables, tiny_vocabularies

@@ -9,11 +9,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bundle.columns import Numbers, Table, Texts, column_of, strings
+from service.bundle.columns import Numbers, Texts, column_of, strings
 from service.bundle.encoder import Encoder
 from service.bundle.given import Given, alike
 from service.bundle.kinds import Fitted
 from service.bundle.schema import FeatureSchema
+from service.bundle.table import Table
 from tests.tiny_features import FEATURES, tiny_encoder
 
 PATHS = ("item.a", "item.b", "item.c")

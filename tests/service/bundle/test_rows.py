@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from service.bundle.columns import Lists, Numbers, Table, Texts, strings
+from service.bundle.columns import Lists, Numbers, Texts, strings
 from service.bundle.pieces import PIECE
 from service.bundle.rows import Columns, table_rows
 from service.bundle.schema import Block, Layout
+from service.bundle.table import Table
 
 
 def numbered(n: int) -> Texts:

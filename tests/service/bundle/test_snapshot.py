@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.bundle.columns import Column, Lists, Numbers, Table, Texts, Vectors, strings
+from service.bundle.columns import Column, Lists, Numbers, Texts, Vectors, strings
 from service.bundle.errors import BundleError
 from service.bundle.golden import REQUESTS_FILE, SCORES_FILE
 from service.bundle.kinds import Fitted, VocabularySpec
@@ -23,6 +23,7 @@ from service.bundle.snapshot import (
     write_table,
     write_vocabularies,
 )
+from service.bundle.table import Table
 from service.bundle.vocabulary import AnyVocabulary, HashedVocabulary, PairVocabulary, Vocabulary
 from tests.tiny_features import tiny_encoder, tiny_tables, tiny_vocabularies
 

@@ -10,7 +10,6 @@ from service.bundle.columns import (
     Column,
     Lists,
     Numbers,
-    Table,
     Texts,
     Value,
     Vectors,
@@ -23,6 +22,7 @@ from service.bundle.columns import (
 )
 from service.bundle.encoder import Encoder
 from service.bundle.rows import Columns, Encoded
+from service.bundle.table import Table
 from service.features.brought import Brought
 from service.features.store import RowKey
 

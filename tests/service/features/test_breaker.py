@@ -96,7 +96,8 @@ def test_a_sign_of_life_lets_the_next_call_try() -> None:
     assert breaker.admits() is None
     breaker.answers()
     assert breaker.state == "open"
-    assert (call := breaker.admits()) is not None
+    call = breaker.admits()
+    assert call is not None
     assert breaker.admits() is None
     breaker.failed(call)
     assert breaker.state == "open"

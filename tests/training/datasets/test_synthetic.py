@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from service.bundle.columns import Column, Numbers, Table, Value
+from service.bundle.columns import Column, Numbers, Value
 from service.bundle.errors import FeatureError
+from service.bundle.table import Table
 from training.datasets import load_log
 from training.datasets.world import SyntheticConfig, World
 from training.impressions import Log

@@ -15,13 +15,14 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from service.bundle.columns import Numbers, Table
+from service.bundle.columns import Numbers
 from service.bundle.errors import BundleError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import agree, read_golden
 from service.bundle.manifest import TOLERANCE
 from service.bundle.snapshot import table_file, write_table
 from service.bundle.store import read_manifest, versions
+from service.bundle.table import Table
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions
 from tests.training import worlds

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -12,12 +14,12 @@ import torch
 from service.bundle.errors import BundleError
 from service.bundle.manifest import HALF_TOLERANCE
 from service.bundle.store import verify, versions
-from service.engine import EngineOptions
+from service.engine import Engine, EngineOptions
 from service.model import Model, ModelOptions
 from tests.training import worlds
 from tests.training.worlds import Exported
 from training.export import export, parity
-from training.export.parity import PARITY_ROWS, check_parity
+from training.export.parity import PARITY_ROWS, check_parity, written_encoder
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,23 @@ def test_only_what_is_gathered_is_widened(half: Exported) -> None:
     assert [node.op_type for node in readers] == ["Gather"] * len(state)
     gathered = {node.output[0] for node in readers}
     assert [node.op_type for node in graph.node if gathered.intersection(node.input)] == ["Cast"] * len(state)
+
+
+@pytest.mark.parametrize("absurd", [3e6, 1e9, 1e300])
+def test_an_absurd_item_has_a_score(tmp_path: Path, absurd: float) -> None:
+    """Its state ends where float16 does: what an item brings, of no order of magnitude, is never infinite."""
+    length = {"kind": "numeric", "name": "length", "source": "item.length"}
+    features = [*worlds.QUICK["features"], length]
+    sections = {**worlds.QUICK, "features": features, "export": {"state": "float16"}}
+    trained = worlds.prepare(worlds.log(400), **sections).trained()
+    folder = export(trained, tmp_path, "v1")
+    manifest = verify(folder)
+    encoder = written_encoder(folder, manifest)
+    with closing(Engine(folder, manifest, encoder.items, EngineOptions("cpu"))) as engine:
+        for number in (absurd, -absurd):
+            encoded = encoder.request("u1", {}, {}, ["i1", "i2"], {0: {"length": number}})
+            scores = engine.run([encoded])[0].scores
+            assert all(np.isfinite(values).all() for values in scores.values())
 
 
 def test_state_beyond_float16_is_refused(tmp_path: Path) -> None:

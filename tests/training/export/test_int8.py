@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from service.bundle.golden import disagreement
 from service.bundle.graphs import RANK_INT8
+from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE
 from service.bundle.store import verify
+from service.engine import Engine, EngineOptions
 from tests.training import worlds
 from tests.training.worlds import Exported
 from training.export import export
-from training.export.int8 import Int8Refused, int8_graph, prove_int8
-from training.export.parity import check_parity
-from training.graphs import rank_graph
+from training.export.int8 import Int8Refused, prove_int8
+from training.export.parity import check_parity, written_encoder
 from training.trained import Trained
 
 LARGE = {**worlds.QUICK["model"], "expert_hidden": [128, 128], "tower_hidden": [8]}
@@ -54,7 +58,13 @@ def test_large_weights_are_int8_and_no_others(quantised: Exported) -> None:
     graph = onnx.load(quantised.folder / RANK_INT8, load_external_data=False).graph
     small = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     assert [list(tensor.dims) for tensor in small if tensor.dims] == [[2, 128, 128]]
-    assert [node.op_type for node in graph.node].count("MatMulInteger") == 1
+    assert [node.op_type for node in graph.node].count("QuantizeLinear") == 1
+
+
+def test_nothing_else_is_left_in_the_folder(quantised: Exported) -> None:
+    """The graph that its ranges are measured with is gone."""
+    graphs = {path.name for path in quantised.folder.glob("*.onnx")}
+    assert graphs == {"user.onnx", "item.onnx", "rank.onnx", "flat.onnx", RANK_INT8}
 
 
 def test_the_tolerance_is_twice_what_was_measured(quantised: Exported) -> None:
@@ -95,18 +105,66 @@ def test_the_bundle_is_written_without_it(tmp_path: Path) -> None:
     assert "Kendall's tau is 0.9" in manifest.left_out["int8"]
 
 
-def test_layers_too_small_to_gain_are_refused() -> None:
-    """What enters a layer must be quantised, too, which costs a small one more than it gains."""
-    prepared = worlds.prepare(worlds.log(400), **worlds.QUICK)
-    tasks = [task.spec() for task in prepared.config.tasks]
-    with pytest.raises(Int8Refused, match=r"no layer of rank.onnx has 16,384 weights or more"):
-        int8_graph(rank_graph(prepared.model().eval(), prepared.encoder.schema, tasks))
+def test_layers_too_small_to_gain_are_refused(tmp_path: Path) -> None:
+    """Most of the time is spent elsewhere, and what enters such a layer must be brought to 8 bits, too."""
+    trained = worlds.prepare(worlds.log(400), **worlds.QUICK, export={"int8": True}).trained()
+    manifest = verify(export(trained, tmp_path, "v1"))
+    assert manifest.left_out["int8"].startswith("no layer of rank.onnx has 16,384 weights or more")
 
 
-def test_quantising_leaves_the_graph_as_it_was(quantised: Exported) -> None:
-    """rank.onnx is written after it was read for int8."""
-    trained = quantised.trained
-    rank = rank_graph(trained.model, quantised.manifest.features, quantised.manifest.tasks)
-    before = rank.SerializeToString(deterministic=True)
-    int8_graph(rank)
-    assert rank.SerializeToString(deterministic=True) == before
+def test_float16_and_int8_are_apart_by_both(tmp_path: Path) -> None:
+    """Golden scores are by the trainer: float16 state may move them as far, and int8 as far again."""
+    manifest = verify(export(trained_with(export={"int8": True, "state": "float16"}), tmp_path, "v1"))
+    assert manifest.int8 is not None
+    assert manifest.tolerance == HALF_TOLERANCE
+    assert manifest.int8.tolerance > HALF_TOLERANCE + 1e-4
+
+
+@pytest.fixture(scope="module")
+def numeric(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A bundle with int8 that reads a number of each side as it comes."""
+    numbers = [
+        {"kind": "numeric", "name": "age", "source": "user.age"},
+        {"kind": "numeric", "name": "length", "source": "item.length"},
+    ]
+    trained = trained_with(features=[*worlds.QUICK["features"], *numbers], export={"int8": True})
+    folder = export(trained, tmp_path_factory.mktemp("numeric"), "v1")
+    return Exported(trained, folder, verify(folder))
+
+
+@pytest.fixture
+def engine(numeric: Exported) -> Iterator[Engine]:
+    """It, in int8."""
+    encoder = written_encoder(numeric.folder, numeric.manifest)
+    with closing(Engine(numeric.folder, numeric.manifest, encoder.items, EngineOptions("cpu"))) as engine:
+        engine.rank_by(engine.opened(numeric.folder / RANK_INT8))
+        yield engine
+
+
+@pytest.mark.parametrize("absurd", [1e3, 1e6, 1e12])
+def test_no_score_depends_on_who_shares_the_run(numeric: Exported, engine: Engine, absurd: float) -> None:
+    """Neither on a neighbour's user, nor on its item."""
+    encoder = written_encoder(numeric.folder, numeric.manifest)
+    ids = [f"i{at}" for at in range(20)]
+    sound = encoder.request("u1", {}, {}, ids, {})
+    of_user = encoder.request("nobody", {"age": absurd}, {}, ids, {})
+    of_item = encoder.request("u2", {}, {}, ids, {0: {"length": absurd}})
+    alone = engine.run([sound])[0].scores
+    together = engine.run([of_user, sound, of_item])[1].scores
+    for task, scores in alone.items():
+        assert disagreement(together[task], scores) <= TOLERANCE
+
+
+@pytest.mark.parametrize("absurd", [1e3, 1e6, 1e12])
+def test_no_score_depends_on_another_candidate(numeric: Exported, engine: Engine, absurd: float) -> None:
+    """One item that comes with an absurd number has an odd score, and nobody else."""
+    encoder = written_encoder(numeric.folder, numeric.manifest)
+    ids = [f"i{at}" for at in range(20)]
+    plain, odd = (
+        engine.run([encoder.request("u1", {}, {}, ids, inline)])[0].scores
+        for inline in ({}, {7: {"length": absurd}})
+    )
+    others = np.arange(len(ids)) != 7
+    for task, scores in plain.items():
+        assert disagreement(odd[task][others], scores[others]) <= TOLERANCE
+    assert any(abs(odd[task][7] - scores[7]) > TOLERANCE for task, scores in plain.items())

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Column, Lists, Numbers, Strings, Table, Texts, strings
+from service.bundle.columns import Column, Lists, Numbers, Strings, Texts, strings
+from service.bundle.table import Table
 from training.datasets.world.config import SyntheticConfig
 
 Floats = NDArray[np.float64]
