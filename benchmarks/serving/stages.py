@@ -32,7 +32,7 @@ from benchmarks.running import Service, deployed, end_on_sigterm, serving
 from service.api import Serving, codec, slate_json
 from service.ranker import best
 
-LASTING = {"features_ttl_s": 3_600, "features_timeout_ms": 5_000}
+LASTING = {"features_ttl_s": 3_600, "features_timeout_ms": 5_000, "features_near_rows": 500_000}
 """nothing that is near goes by itself, and no fetch is given up"""
 WARM_UP = 200
 MOST_SHARE = 0.30
