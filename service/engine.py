@@ -28,7 +28,7 @@ from service.bundle.schema import FeatureSchema, Side
 from service.device import Device, padded
 from service.errors import InferenceFailed
 from service.ledger import Ledger
-from service.state import State, StateFigures, Wanted, stacked
+from service.state import State, StateFigures, Wanted
 
 Array = NDArray[Any]
 
@@ -168,10 +168,10 @@ class Engine:
 
     def _run(self, batch: Sequence[Encoded]) -> list[Inference]:
         names, started = self._manifest.user_state, perf_counter()
-        columns = stacked([encoded.user for encoded in batch])
+        columns = Columns.joined([encoded.user for encoded in batch])
         users = dict(zip(names, self._call(self._user, names, Side.USER, columns), strict=True))
         user_s, item_s = perf_counter() - started, 0.0
-        items, cross = Wanted.of(batch), stacked([encoded.cross for encoded in batch])
+        items, cross = Wanted.of(batch), Columns.joined([encoded.cross for encoded in batch])
         ends = np.cumsum([len(encoded) for encoded in batch])
         chunks: list[list[Array]] = []
         for part in _parts(slice(0, len(cross)), self._state.max_rows):

@@ -66,7 +66,7 @@ class Wanted:
         changed = [encoded.fresh for encoded in batch if encoded.fresh is not None]
         return Wanted(
             np.concatenate([encoded.item_row for encoded in batch]),
-            stacked(changed) if changed else None,
+            Columns.joined(changed) if changed else None,
             np.concatenate([encoded.fresh_at + start for encoded, start in zip(batch, starts, strict=True)]),
             np.concatenate([encoded.fresh_id for encoded in batch]),
         )
@@ -253,15 +253,6 @@ class State:
                 [-(-size // ALLOCATIONGRANULARITY) * ALLOCATIONGRANULARITY for size in sizes[:-1]]
             ).tolist(),
         ]
-
-
-def stacked(parts: Sequence[Columns]) -> Columns:
-    """Rows of several, one after another."""
-    if len(parts) == 1:
-        return parts[0]
-    return Columns(
-        np.concatenate([part.index for part in parts]), np.concatenate([part.value for part in parts])
-    )
 
 
 def _row_bytes(spec: StateArray) -> int:

@@ -40,7 +40,9 @@ class Columns:
 
     @staticmethod
     def joined(parts: Sequence[Columns]) -> Columns:
-        """The rows of all, one after another."""
+        """The rows of all, one after another; of one alone, its own."""
+        if len(parts) == 1:
+            return parts[0]
         index, value = ([getattr(part, name) for part in parts] for name in ("index", "value"))
         return Columns(np.concatenate(index), np.concatenate(value))
 

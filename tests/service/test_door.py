@@ -115,23 +115,26 @@ async def test_nobody_is_left_to_a_worker_that_is_away_or_has_as_many(theirs: in
         await until(lambda: running.counts == [2])
 
 
-async def test_a_worker_that_hangs_strands_nobody() -> None:
-    """Who is left to it and not taken is taken after all, and the next ones are not left to it again."""
+@asynccontextmanager
+async def beside_a_hung_one() -> AsyncIterator[Workers]:
+    """A worker that has taken four callers, one after another, beside one that has none and takes none."""
     async with workers(2, doors=1, patience=3) as running:
         running.tally[1] = 0
         for number in range(1, 5):
             await running.call()
             await until(lambda number=number: running.counts == [number])  # type: ignore[misc]
+        yield running
+
+
+async def test_a_worker_that_hangs_strands_nobody() -> None:
+    """Who is left to it and not taken is taken after all, and the next ones are not left to it again."""
+    async with beside_a_hung_one() as running:
         assert not running.doors[0].crowded()
 
 
 async def test_a_worker_that_hung_and_beats_gets_callers_again() -> None:
     """It is alive, and has fewer: as many as when it hung."""
-    async with workers(2, doors=1, patience=3) as running:
-        running.tally[1] = 0
-        for number in range(1, 5):
-            await running.call()
-            await until(lambda number=number: running.counts == [number])  # type: ignore[misc]
+    async with beside_a_hung_one() as running:
         assert not running.doors[0].crowded()
         running.tally.beat(1)
         assert running.doors[0].crowded()
