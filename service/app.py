@@ -78,6 +78,7 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     for module in (rank, models, rankers, feature_routes, health):
         app.include_router(module.router)
     errors.install(app)
+    app.add_middleware(rank.DirectRank)
     app.add_middleware(Edge, telemetry=telemetry)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
@@ -94,6 +95,7 @@ def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
         share_runs=settings.share_runs == "auto",
+        inline_s=(settings.inline_ms or 0) / 1e3,
         precision=settings.precision,
         ledger=_ledger(settings),
     )

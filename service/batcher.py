@@ -1,12 +1,13 @@
 """Entries become batches of rows while the engine is busy.
 
 No timer forms batches: an idle engine takes an entry at once, and what queues while it runs is the next
-batch, cut by rows and by entries. All but `_call` happens on the event loop, and nothing there waits:
-`_advance` gives out work, `_finished` hands out its answers and advances again.
+batch, cut by rows and by entries. `_advance` gives out work, `_finished` hands out its answers and goes on.
+
+A run that should be short may be done on the event loop: a thread gains nothing where no core is free for
+it, and the way there and back takes part of a millisecond. The loop first reads what else may share the run.
 
 First come, first served, whatever the size: nobody overtakes, so nobody starves. An entry behind a huge one
-waits for one run of it, which the most rows a caller may send bound; if that is too long for its deadline,
-the learned cost says so when it comes, and it is refused instead of left to expire.
+waits for one run of it; if that is too long for its deadline, by the learned cost, it is refused at once.
 
 Knows nothing of HTTP, models or features: an entry is opaque, `rows` says how much work it is, `run` does it.
 """
@@ -81,13 +82,15 @@ class Batcher(Generic[E, R]):
         max_rows: int,
         max_entries: int,
         max_queued_rows: int,
+        inline_s: float = 0.0,
         observe: Callable[[BatchRun], None] | None = None,
         cost: Cost | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`run` gives a result an entry, in order; it is called in `executor`, which stays the caller's.
 
-        A batch has at most `max_entries` entries and `max_rows` rows; an entry of more rows runs alone.
+        A batch has at most `max_entries` entries and `max_rows` rows; an entry of more rows runs alone. One
+        that should take no more than `inline_s` seconds is run on the event loop, and never beside another.
         `observe` is told of every run. `cost` is what is known of a run's before the first one.
         """
         if min(max_rows, max_entries, max_queued_rows) < 1:
@@ -99,6 +102,8 @@ class Batcher(Generic[E, R]):
         self._halves: list[list[_Waiting[E, R]]] = []  # of a batch that failed, the next to run last
         self._running: list[_Waiting[E, R]] = []
         self._began = 0.0
+        self._inline_s = inline_s
+        self._woken = False  # there is work to give out in a turn of the loop's to come
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusing = False
@@ -121,7 +126,7 @@ class Batcher(Generic[E, R]):
         where it has not, and whatever `admit` says.
         """
         waiting = self._enqueue(entry, deadline)
-        self._advance()
+        self._go_on()
         try:
             return await waiting.future
         finally:
@@ -138,7 +143,7 @@ class Batcher(Generic[E, R]):
             raise NotReady("the model takes no more requests; send it again")
         if not (left := deadline - asyncio.get_running_loop().time()) > 0:  # not a number is no deadline
             raise DeadlineExceeded
-        if not self._running:
+        if not self._running and not self._queue:
             return
         ahead = self._ahead_s()
         if self._queued_rows + rows > self._max_queued_rows:
@@ -164,7 +169,7 @@ class Batcher(Generic[E, R]):
             raise ValueError(f"rows(entry) must be at least 1, got {rows}")
         self.admit(rows, deadline)
         waiting: _Waiting[E, R] = _Waiting(entry, rows, deadline, self._clock(), loop.create_future())
-        if self._running:
+        if self._running or self._queue:
             waiting.timer = loop.call_at(deadline, waiting.fail, DeadlineExceeded())
         self._queue[waiting] = None
         self._queued_rows += rows
@@ -197,46 +202,69 @@ class Batcher(Generic[E, R]):
                 room -= waiting.rows
         return batch
 
+    def _go_on(self) -> None:
+        """Give out work: now, or where it may be done on the loop, in a turn of its own."""
+        if not self._inline_s:
+            self._advance()
+        elif not self._woken:
+            self._woken = True
+            self._idle.clear()
+            loop = asyncio.get_running_loop()
+            # In the turn after the next: what a run has just answered is on its way then.
+            loop.call_soon(loop.call_soon, self._advance)
+
     def _advance(self) -> None:
         """Give an idle engine its next batch."""
-        loop = asyncio.get_running_loop()
+        loop, self._woken = asyncio.get_running_loop(), False
         while not self._running and (batch := self._take(loop.time())):
+            entries = [waiting.entry for waiting in batch]
+            if self._cost.known and self._cost.of(_rows(batch)) <= self._inline_s:
+                self._begin(batch)
+                self._finished(self._call(entries))
+                return
             try:
-                call = self._executor.submit(self._call, [waiting.entry for waiting in batch])
+                call = self._executor.submit(self._call, entries)
             except Exception as error:  # the executor is shut down, or has no thread to give
                 for waiting in batch:
                     waiting.fail(error)
             else:
-                self._running, self._began = batch, self._clock()
-                self._idle.clear()
+                self._begin(batch)
                 # Not by run_in_executor: a future of asyncio's costs the loop another turn.
-                call.add_done_callback(lambda call: loop.call_soon_threadsafe(self._finished, call))
+                call.add_done_callback(lambda call: loop.call_soon_threadsafe(self._came_back, call))
         if not self._running:
             self._idle.set()
 
-    def _finished(self, call: Future[Outcome[R]]) -> None:
+    def _begin(self, batch: list[_Waiting[E, R]]) -> None:
+        self._running, self._began = batch, self._clock()
+        self._idle.clear()
+
+    def _came_back(self, call: Future[Outcome[R]]) -> None:
+        """The executor is done with a run."""
+        try:
+            outcome = call.result()
+        except Exception as error:  # it never ran: the executor was shut down
+            outcome = RuntimeError(f"the executor gave up the run: {error!r}"), 0.0
+        self._finished(outcome)
+
+    def _finished(self, outcome: Outcome[R]) -> None:
         """Hand out what a run gave; a batch that failed is halved until the guilty entry is alone."""
         batch, began, self._running = self._running, self._began, []
-        try:
-            outcome, run_s = call.result()
-        except Exception as error:  # it never ran: the executor was shut down
-            outcome, run_s = RuntimeError(f"the executor gave up the run: {error!r}"), 0.0
-        rows = _rows(batch)
-        if isinstance(outcome, list):
-            for waiting, result in zip(batch, outcome, strict=True):
+        (results, run_s), rows = outcome, _rows(batch)
+        if isinstance(results, list):
+            for waiting, result in zip(batch, results, strict=True):
                 waiting.answer(result)
             # All that others waited for, the way to the thread and back included.
             self._cost = self._cost.after(rows, self._clock() - began)
         elif len(batch) == 1:
-            batch[0].fail(outcome)
+            batch[0].fail(results)
         else:
             middle = len(batch) // 2
             self._halves += [batch[middle:], batch[:middle]]
-        self._advance()
+        self._go_on()
         if self._observe is not None:
             queue_s = began - min(waiting.since for waiting in batch)
             try:
-                self._observe(BatchRun(len(batch), rows, queue_s, run_s, isinstance(outcome, Exception)))
+                self._observe(BatchRun(len(batch), rows, queue_s, run_s, isinstance(results, Exception)))
             except Exception:
                 logger.exception("observe failed; the batcher goes on")
 
@@ -252,7 +280,7 @@ class Batcher(Generic[E, R]):
         return max(0.0, running) + halves + of(self._queued_rows, self._queued_shares / whole)
 
     def _call(self, entries: list[E]) -> Outcome[R]:
-        """One run, in the executor's thread. An error is a value here, so that none can get lost."""
+        """One run, wherever it is done. An error is a value here, so that none can get lost."""
         started = time.perf_counter()
         outcome: list[R] | Exception
         try:

@@ -17,6 +17,8 @@ WORKER_MIB = 512
 """Memory for each worker beside the items' state: interpreter, runtime, and the two versions of a swap."""
 STATE_PART = 4
 """One part in so many of the memory is for the items' state."""
+INLINE_MS = 10.0
+"""The event loop does a run of no more by itself, where every core has a worker; so late it is at most."""
 MIB, GIB = 2**20, 2**30
 
 
@@ -36,14 +38,21 @@ def choose(settings: Settings, machine: Machine) -> Choice:
     why_state = "as set" if settings.state_mib is not None else f"1/{STATE_PART} of the memory"
     workers, why_workers = _workers(settings, machine, state_mib)
     threads, why_threads = _threads(settings, machine, workers)
+    inline_ms, why_inline = _inline_ms(settings, machine, workers)
     lines = (
         f"this machine: {_count(machine.cores, 'core')} and {machine.memory_bytes / GIB:.1f} GiB of memory "
         f"that the service may use, {_gpu(machine)}",
         f"{_count(workers, 'worker')}: {why_workers}",
         f"{_count(threads, 'thread')} in each engine: {why_threads}; none spins, none is bound to a core",
+        f"runs of up to {inline_ms:g} ms on the event loop: {why_inline}",
         f"{state_mib} MiB for the state of items: {why_state}",
     )
-    chosen = {"workers": workers, "intra_op_threads": threads, "state_mib": state_mib}
+    chosen = {
+        "workers": workers,
+        "intra_op_threads": threads,
+        "inline_ms": inline_ms,
+        "state_mib": state_mib,
+    }
     return Choice(settings.model_copy(update=chosen), workers, lines)
 
 
@@ -70,6 +79,16 @@ def _threads(settings: Settings, machine: Machine, workers: int) -> tuple[int, s
     if _on_gpu(settings, machine):
         return (1, "the GPU computes") if settings.provider == "cuda" else (each, "should the GPU not work")
     return each, "the workers use all cores" if each == 1 else "there are more cores than workers"
+
+
+def _inline_ms(settings: Settings, machine: Machine, workers: int) -> tuple[float, str]:
+    if settings.inline_ms is not None:
+        return settings.inline_ms, "as set"
+    if _on_gpu(settings, machine):
+        return 0.0, "requests gather while the GPU computes"
+    if workers < machine.cores:
+        return 0.0, "there are cores for the engines' threads"
+    return INLINE_MS, "every core has a worker, and a thread would wait for it"
 
 
 def _on_gpu(settings: Settings, machine: Machine) -> bool:

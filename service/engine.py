@@ -96,7 +96,7 @@ class Engine:
         options: EngineOptions,
         ledger: Ledger | None = None,
     ) -> None:
-        self._manifest, self._options = manifest, options
+        self._manifest, self._options, self._tasks = manifest, options, manifest.outputs()
         self._user, self._item, self._rank = (
             self.opened(folder / file) for file in ("user.onnx", "item.onnx", "rank.onnx")
         )
@@ -185,7 +185,9 @@ class Engine:
                 chunks.append(self._rank_rows(feeds))
         rank_s = perf_counter() - started - user_s - item_s
         timings = [1e3 * seconds for seconds in (user_s, item_s, rank_s)]
-        scores = dict(zip(self._manifest.outputs(), map(_joined, zip(*chunks, strict=True)), strict=True))
+        scores = dict(zip(self._tasks, map(_joined, zip(*chunks, strict=True)), strict=True))
+        if len(batch) == 1:
+            return [Inference(scores, *timings)]
         return [  # by slices: np.split would take a sixth of a small run's time
             Inference({task: rows[start:end] for task, rows in scores.items()}, *timings)
             for start, end in pairwise([0, *ends.tolist()])
@@ -206,7 +208,7 @@ class Engine:
         """Scores ``[N]`` of every task."""
         if self._device is not None:
             return self._device.rank(feeds)
-        scores: list[Array] = self._rank.run(self._manifest.outputs(), feeds | self._state.arrays)
+        scores: list[Array] = self._rank.run(self._tasks, feeds | self._state.arrays)
         return scores
 
 
@@ -254,6 +256,8 @@ def _spread(users: Mapping[str, Array], ends: NDArray[np.int64], rows: slice) ->
 
     `ends`: where the rows of each request end.
     """
+    if len(ends) == 1:
+        return dict(users)
     first, last = np.searchsorted(ends, (rows.start, rows.stop - 1), side="right")
     if first == last:
         return {name: array[first : first + 1] for name, array in users.items()}

@@ -51,6 +51,7 @@ class ModelOptions:
         max_batch_rows: most candidates in a run.
         max_queued_rows: most candidates that wait.
         share_runs: whether requests may share a run, where that is faster.
+        inline_s: a run that should take no longer is done on the event loop.
         precision: of `rank.onnx`; ``auto`` takes int8 where the bundle has it and it is faster here.
         ledger: of the memory of items' state, of all models; without one there is no limit.
     """
@@ -59,6 +60,7 @@ class ModelOptions:
     max_batch_rows: int = 2048
     max_queued_rows: int = 20_000
     share_runs: bool = True
+    inline_s: float = 0.0
     precision: Precision | Literal["auto"] = "auto"
     ledger: Ledger | None = None
 
@@ -92,8 +94,7 @@ class Model:
         Args:
             folder: of the bundle.
             options: how to run.
-            executor: of one thread, which will run the engine.
-            observe: told of every run.
+            executor: of one thread, which will run the engine; `observe` is told of every run.
 
         Raises:
             BundleError: the bundle is not what it claims to be; with the reason.
@@ -117,6 +118,7 @@ class Model:
             max_rows=sharing.rows,
             max_entries=sharing.requests,
             max_queued_rows=options.max_queued_rows,
+            inline_s=options.inline_s,
             observe=observe,
             cost=cost,
         )

@@ -108,6 +108,9 @@ class Places:
         """
         self._run += 1
         rows = self._row_of.take(item_row)
+        if self._resident and not len(changed_at):
+            self.hits += len(rows)
+            return Placed(rows, np.empty(0, np.intp), self._free[:0], self._id_of[:0])
         if len(changed_at):
             rows[changed_at] = [known.get(number, ABSENT) for known, number in self._known(changed_id)]
         absent = np.flatnonzero(rows < 0)

@@ -21,7 +21,7 @@ from service.features.features import Features
 from service.model import Model
 from service.registry import Registry
 from service.telemetry import Stopwatch, Telemetry
-from service.wire import RankRequest
+from service.wire import Candidate, RankRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +102,12 @@ class Ranker:
         return self._registry.fusion(request.ranker) or model.formula
 
     def _observe(self, slate: Slate) -> None:
-        finite = np.logical_and.reduce([np.isfinite(scores) for scores in slate.tasks.values()])
+        finite = np.isfinite(np.array([*slate.tasks.values()]))
         self._telemetry.slate(
             slate.ranker,
             slate.version,
             candidates=len(slate.ids),
-            not_finite=len(finite) - int(np.count_nonzero(finite)),
+            not_finite=0 if finite.all() else int(np.count_nonzero(~finite.all(axis=0))),
             defaults=slate.defaults,
             timings_ms=slate.timings_ms,
             degraded=slate.degraded,
@@ -125,7 +125,7 @@ def best(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.intp]:
 def _brought(request: RankRequest) -> Brought:
     """The request's ids, and by position the features that came with them."""
     candidates = request.candidates
-    if set(map(type, candidates)) == {str}:
+    if Candidate not in set(map(type, candidates)):
         return Brought(request.user_id, request.user, request.context, cast(list[str], candidates), {})
     ids = [candidate if isinstance(candidate, str) else candidate.id for candidate in candidates]
     inline = {
@@ -147,11 +147,11 @@ def _attributes(
 def _defaults(known: Brought, model: Model, encoded: Encoded) -> dict[str, int]:
     """How many ids came without any features that the model reads, neither stored nor in the request."""
     encoder = model.encoder
-    known_user = (
-        known.user_id is None or encoder.user_row(known.user_id) or encoder.reads(Scope.USER, known.user)
-    )
-    unknown = np.flatnonzero(encoded.item_row == 0).tolist()
-    bare = sum(not encoder.reads(Scope.ITEM, known.inline.get(at, {})) for at in unknown)
+    known_user = known.user_id is None or encoded.user_row or encoder.reads(Scope.USER, known.user)
+    bare = 0
+    if not encoded.item_row.all():
+        unknown = np.flatnonzero(encoded.item_row == 0).tolist()
+        bare = sum(not encoder.reads(Scope.ITEM, known.inline.get(at, {})) for at in unknown)
     return {"users": int(not known_user), "items": bare}
 
 

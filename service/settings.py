@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     """Threads of a worker's engine; its part of the cores where nothing is said. More workers are nearly
     always better than more threads."""
 
+    inline_ms: float | None = Field(None, ge=0, le=1_000, allow_inf_nan=False)
+    """A run that should take no longer is done on the event loop, and not in a thread beside it; 0 does none
+    so. Where nothing is said 10, if every core has a worker: a thread would have to wait for one."""
+
     state_mib: int | None = Field(None, ge=1)
     """Memory of the items' state, of all versions and workers together; a quarter of the machine's where
     nothing is said. Catalogues that do not fit are computed on demand. Room for two versions keeps both

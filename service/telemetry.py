@@ -53,6 +53,7 @@ class Telemetry:
             seconds, "rankserve_request_seconds", "Time to the whole answer of requests that are ok.", "route"
         )
         self._in_flight = gauge("rankserve_in_flight", "Requests being answered.")
+        self._answering = 0  # the gauge, between two looks: setting it costs more than to count
         self._stages = _by(seconds, "rankserve_stage_seconds", "Time of a ranked request by stage.", "stage")
         self._candidates = _by(rows, "rankserve_candidates", "Candidates of a ranked request.", "ranker")
         self._defaults = _by(count, "rankserve_defaults", "Ids that came without any features.", "table")
@@ -88,11 +89,11 @@ class Telemetry:
     @contextmanager
     def in_flight(self) -> Iterator[None]:
         """Count a request in while it is answered."""
-        self._in_flight.inc()
+        self._answering += 1
         try:
             yield
         finally:
-            self._in_flight.dec()
+            self._answering -= 1
 
     def request(self, route: str, outcome: str, seconds: float) -> None:
         """A request was answered, or left. `route` is a pattern; `outcome` is `ok` or the type of a fault."""
@@ -148,6 +149,7 @@ class Telemetry:
     def lag(self, seconds: float) -> None:
         """The event loop woke so late."""
         self._lag.observe(seconds)
+        self._in_flight.set(self._answering)
 
     def connections(self, count: int) -> None:
         """This worker has so many open connections now."""
@@ -199,6 +201,7 @@ class Telemetry:
 
         Reads files where workers share metrics: call it off the event loop.
         """
+        self._in_flight.set(self._answering)
         registry = self._registry
         if self._folder is not None:
             registry = CollectorRegistry()

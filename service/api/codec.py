@@ -97,7 +97,7 @@ def _read(
     """What the body says, or what is wrong with it."""
     try:
         # In two steps: pydantic would else make Python objects of the same JSON once for each of its types.
-        value = from_json(body) if media is Media.JSON else _unpacked(body)
+        value = from_json(body, cache_strings="keys") if media is Media.JSON else _unpacked(body)
         if max_candidates is not None and (count := _candidates(value)) > max_candidates:
             return InvalidRequest(
                 "candidates", f"{count} candidates; send at most {max_candidates} in a request"

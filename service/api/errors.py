@@ -55,6 +55,9 @@ TABLE: Mapping[type[Exception], Answer] = MappingProxyType(
 )
 """An error is answered as the nearest of its classes in here. 499 is nginx's word for a caller that left."""
 
+EXPECTED = tuple(TABLE)
+"""what `answer` takes"""
+
 logger = logging.getLogger(__name__)
 
 _HTTP_TYPES = {404: "not_found", 405: "method_not_allowed"}

@@ -33,7 +33,10 @@ def _group(group: GroupLogs, at: int) -> dict[str, Any]:
     return {
         "log_weight": group.log_weight,
         "log_score": _number(group.log_score[at]),
-        "factors": [{"name": factor.name, "log": _number(factor.logs[at])} for factor in group.factors],
+        "factors": [
+            {"name": name, "log": _number(log)}
+            for name, log in zip(group.names, group.logs[:, at].tolist(), strict=True)
+        ],
     }
 
 

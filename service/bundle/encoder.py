@@ -165,10 +165,12 @@ class Encoder:
         except FeatureError as error:
             raise placed(error, inline, names, partial(self.check, error.field)) from None
         at, ids = self._touched(item_row, given, items)
-        changed = candidates.columns.take(at).differs(self.items.take(item_row[at]))
-        fresh_at = at[changed].astype(np.int32)
-        fresh = candidates.columns.take(fresh_at) if len(fresh_at) else None
-        return Encoded(users.columns, item_row, fresh, fresh_at, ids[fresh_at], cross)
+        fresh, fresh_at = None, at.astype(np.int32)
+        if len(at):
+            changed = candidates.columns.take(at).differs(self.items.take(item_row[at]))
+            fresh_at = fresh_at[changed]
+            fresh = candidates.columns.take(fresh_at) if len(fresh_at) else None
+        return Encoded(users.columns, int(user_row[0]), item_row, fresh, fresh_at, ids[fresh_at], cross)
 
     def revised(self, item_row: Rows, fields: Sequence[Fields]) -> Entities:
         """Known items ``[k]`` encoded with some of their fields ``[k]``, by path, in place of the table's.

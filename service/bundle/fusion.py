@@ -44,20 +44,14 @@ Scores = NDArray[np.floating]
 Logs = NDArray[np.float64]
 
 
-class FactorLogs(NamedTuple):
-    """One factor's part in every candidate's score."""
-
-    name: str
-    """The task, or the item attribute."""
-    logs: Logs
-    """``weight * log(base)``, [N]."""
-
-
 class GroupLogs(NamedTuple):
     """One group's part: ``log_weight`` and the factors' logs add up to ``log_score``."""
 
     log_weight: float
-    factors: tuple[FactorLogs, ...]
+    names: tuple[str, ...]
+    """``F``: the task or the item attribute of each factor."""
+    logs: Logs
+    """``weight * log(base)``, [F, N]."""
     log_score: Logs
     """[N]; the logsumexp of these over the groups is the log of the fused score."""
 
@@ -161,7 +155,7 @@ class Group(BaseModel):
 
     def explain(self, tasks: Mapping[str, Scores], items: Mapping[str, Scores]) -> GroupLogs:
         """Every factor's log contribution, and their sum with the log of the weight."""
-        x = np.stack(
+        x = np.array(
             [factor.x(tasks[factor.task] if factor.task else items[factor.name]) for factor in self.factors]
         )
         if not np.isfinite(x).all():
@@ -170,8 +164,11 @@ class Group(BaseModel):
         with np.errstate(over="ignore"):
             logs = weight * np.log(np.minimum(np.maximum(offset + scale * x, low), high))
         log_weight = math.log(self.weight)
-        named = tuple(FactorLogs(factor.name, each) for factor, each in zip(self.factors, logs, strict=True))
-        return GroupLogs(log_weight, named, logs.sum(axis=0) + log_weight)
+        return GroupLogs(log_weight, self._names, logs, logs.sum(axis=0) + log_weight)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(factor.name for factor in self.factors)
 
     @cached_property
     def _parameters(self) -> NDArray[np.float64]:
@@ -244,6 +241,8 @@ class FusionFormula(BaseModel):
 
 def log_sum(groups: Sequence[GroupLogs]) -> Logs:
     """Log of the fused score, [N], of a formula's groups."""
+    if len(groups) == 1:
+        return groups[0].log_score
     with np.errstate(invalid="ignore"):  # NaN in, NaN out
         total: Logs = np.logaddexp.reduce([group.log_score for group in groups], axis=0)
     return total
@@ -251,5 +250,5 @@ def log_sum(groups: Sequence[GroupLogs]) -> Logs:
 
 def fused(log_scores: Logs) -> Logs:
     """The score of its log, [N]. One beyond float64 stops at its ends: put candidates in order by the log."""
-    scores: Logs = np.exp(np.clip(log_scores, _LEAST_LOG, _MOST_LOG))
+    scores: Logs = np.exp(np.minimum(np.maximum(log_scores, _LEAST_LOG), _MOST_LOG))
     return scores

@@ -144,6 +144,7 @@ class Encoded:
 
     Attributes:
         user: ``[1]``.
+        user_row: of the user table; 0 is unknown.
         item_row: rows ``[N]`` of the encoder's `items`; 0 is unknown.
         fresh: item columns ``[K]`` of the candidates that `items` does not hold as they are, or None.
         fresh_at: positions ``[K]`` of those candidates among the ``N``.
@@ -153,6 +154,7 @@ class Encoded:
     """
 
     user: Columns
+    user_row: int
     item_row: Rows
     fresh: Columns | None
     fresh_at: Rows

@@ -59,6 +59,7 @@ class Bench:
     max_queued_rows: int = 1_000
     clock: Callable[[], float] = time.perf_counter
     cost: Cost | None = None
+    inline_s: float = 0.0
     batches: list[list[str]] = field(default_factory=list)
     seen: list[BatchRun] = field(default_factory=list)
 
@@ -70,6 +71,7 @@ class Bench:
             max_rows=self.max_rows,
             max_entries=self.max_entries,
             max_queued_rows=self.max_queued_rows,
+            inline_s=self.inline_s,
             observe=self.seen.append,
             cost=self.cost,
             clock=self.clock,

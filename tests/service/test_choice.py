@@ -58,12 +58,33 @@ def test_the_state_of_items_has_a_part_of_the_memory() -> None:
     assert "100 MiB for the state of items: as set" in set_.lines
 
 
+@pytest.mark.parametrize(
+    ("machine", "given", "line"),
+    [
+        (
+            PLAIN,
+            {},
+            "runs of up to 10 ms on the event loop: every core has a worker, and a thread would wait",
+        ),
+        (PLAIN, {"workers": 8}, "runs of up to 10 ms on the event loop: every core has a worker"),
+        (PLAIN, {"workers": 2}, "runs of up to 0 ms on the event loop: there are cores for the engines"),
+        (GPU, {}, "runs of up to 0 ms on the event loop: requests gather while the GPU computes"),
+        (GPU, {"inline_ms": 2.5}, "runs of up to 2.5 ms on the event loop: as set"),
+    ],
+)
+def test_threads_are_for_cores_that_are_left(machine: Machine, given: dict[str, object], line: str) -> None:
+    """Where every core has a worker, its event loop does the short runs itself."""
+    choice = choose(Settings(**given), machine)  # type: ignore[arg-type]
+    assert any(each.startswith(line) for each in choice.lines), choice.lines
+
+
 def test_workers_get_what_was_chosen() -> None:
     """By their environment, so that none of them chooses again."""
     environment = choose(Settings(), PLAIN).settings.environment()
     assert environment == {
         "RANKSERVE_WORKERS": "4",
         "RANKSERVE_INTRA_OP_THREADS": "1",
+        "RANKSERVE_INLINE_MS": "10.0",
         "RANKSERVE_STATE_MIB": "4096",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,7 @@ def test_a_catalogue_of_several_fills_has_no_seam(tmp_path: Path) -> None:
     engine = Engine(tiny.folder, tiny.manifest, copies, CPU)
     for row in (0, FILL_ROWS - 1, FILL_ROWS, 2 * FILL_ROWS - 1, 2 * FILL_ROWS, 2 * FILL_ROWS + 2):
         encoded = request(tiny, str(row % (ITEMS + 1) - 1))
-        there = Encoded(
-            encoded.user, np.array([row], np.int32), None, encoded.fresh_at, encoded.fresh_id, encoded.cross
-        )
+        there = replace(encoded, item_row=np.array([row], np.int32), fresh=None)
         expected = tiny.predict(encoded)
         for task, scores in engine.run([there])[0].scores.items():
             assert agree(scores, expected[task])
@@ -167,9 +166,7 @@ def test_a_bundle_without_crosses_runs(tmp_path: Path) -> None:
 def test_a_request_that_breaks_the_model_harms_no_other(tiny: Tiny, engine: Engine) -> None:
     """An index that no encoder gives is this request's error, and the next run is as ever."""
     encoded = request(tiny, "1", "2")
-    poison = Encoded(
-        encoded.user, np.array([10**6, 0], np.int32), None, encoded.fresh_at, encoded.fresh_id, encoded.cross
-    )
+    poison = replace(encoded, item_row=np.array([10**6, 0], np.int32), fresh=None)
     with pytest.raises(InferenceFailed) as caught:
         engine.run([poison])
     assert "out of bounds" in str(caught.value.__cause__)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api import slate_json, slate_msgpack
-from service.bundle.fusion import FactorLogs, GroupLogs
+from service.bundle.fusion import GroupLogs
 from service.ranker import Slate, best
 from service.wire import RankResponse
 
@@ -32,8 +32,8 @@ def slates(draw: st.DrawFn) -> Slate:
         return np.array(draw(st.lists(values, min_size=n, max_size=n)), dtype)
 
     scores = numbers(st.floats(), np.float64)
-    logs = FactorLogs("click", numbers(LOGS, np.float64))
-    groups = (GroupLogs(0.5, (logs,), numbers(LOGS, np.float64)),)
+    logs = np.stack([numbers(LOGS, np.float64), numbers(LOGS, np.float64)])
+    groups = (GroupLogs(0.5, ("click", "like"), logs, numbers(LOGS, np.float64)),)
     return Slate(
         ranker="default",
         version="v1",
@@ -66,7 +66,8 @@ def naive(slate: Slate, tasks: bool) -> list[dict[str, Any]]:
                     "log_weight": group.log_weight,
                     "log_score": number(group.log_score[at]),
                     "factors": [
-                        {"name": factor.name, "log": number(factor.logs[at])} for factor in group.factors
+                        {"name": name, "log": number(logs[at])}
+                        for name, logs in zip(group.names, group.logs, strict=True)
                     ],
                 }
                 for group in slate.factors
