@@ -18,8 +18,8 @@ LEAST_SCRATCH = 16
 KNOWN_BYTES = 4
 """of what a table knows about each item of the catalogue"""
 
-KEPT_BYTES = 224
-"""of what it knows about each row that it keeps, most of it an entry of a dict"""
+KEPT_BYTES = 48
+"""of what it knows about each row that it keeps"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ Knows no arrays but its own, and belongs to one thread, but for the size of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +35,8 @@ LOOKED_AT = 8_192
 EVICTED = 16
 """one part in so many of these is evicted at a time"""
 
-PARTS = 1024
-"""of what is known by number: a dict moves all that it holds at once, and that of so few takes no time"""
-
-SPREAD = 0x9E3779B97F4A7C15
-"""of Fibonacci hashing: numbers that follow each other come into parts far apart"""
+NUMBERS = 4
+"""places a row of the pool for the numbers of changed items: two of one remainder are not known at once"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +76,12 @@ class Places:
         self.hits = self.misses = self.evictions = 0
         self._resident = items if resident else 0
         self._row_of = np.arange(items, dtype=np.int32) if resident else np.full(items, ABSENT, np.int32)
-        self._row_of_changed: list[dict[int, int]] = [{} for _ in range(PARTS)]
         self._scratch = np.arange(self._resident, self._resident + scratch, dtype=np.int32)
         self._first = self._resident + scratch
-        # Of the pool's rows: only those that have come into use take memory.
-        self._id_of, self._used = np.empty(most, np.int64), np.empty(most, np.int64)
+        # Of the pool's rows: only those that have come into use take memory. Not one has a number at first.
+        self._id_of, self._used = np.zeros(max(1, most), np.int64), np.empty(most, np.int64)
+        # By the remainder of a number, where in the pool it was last put: it holds as long as it is there.
+        self._at_of = np.zeros(NUMBERS * max(1, most), np.int32)
         self._free = np.empty(0, np.int32)
         self._end = self._run = self._hand = 0
 
@@ -97,6 +94,13 @@ class Places:
     def full(self) -> bool:
         """Have all rows of the pool come into use?"""
         return self._end >= self.pool
+
+    def recent(self) -> Rows:
+        """Rows of the catalogue whose items the pool holds, the last used first. Any thread may ask."""
+        used = self._used[: self._end].copy()
+        ids = self._id_of[: len(used)].copy()  # behind it: what was used then has its id by now
+        held = np.flatnonzero((used != FREE) & (ids >= 0))
+        return ids[held[np.argsort(-used[held])]].astype(np.int32)
 
     def place(self, item_row: Rows, changed_at: Rows, changed_id: Ids) -> Placed:
         """A row for each item of a run.
@@ -112,7 +116,9 @@ class Places:
             self.hits += len(rows)
             return Placed(rows, np.empty(0, np.intp), self._free[:0], self._id_of[:0])
         if len(changed_at):
-            rows[changed_at] = [known.get(number, ABSENT) for known, number in self._known(changed_id)]
+            at = self._at_of[changed_id % len(self._at_of)]
+            known = (changed_id > 0) & (self._id_of[at] == -changed_id)
+            rows[changed_at] = np.where(known, self._first + at, ABSENT)
         absent = np.flatnonzero(rows < 0)
         self.hits += len(rows) - len(absent)
         self.misses += len(absent)
@@ -138,14 +144,8 @@ class Places:
         self._used[rows - self._first] = self._run
         catalogue = ids >= 0
         self._row_of[ids[catalogue]] = rows[catalogue]
-        changed = ~catalogue
-        for (known, number), row in zip(self._known(-ids[changed]), rows[changed].tolist(), strict=True):
-            known[number] = row
-
-    def _known(self, numbers: Ids) -> Iterator[tuple[dict[int, int], int]]:
-        """Each number, and the part that it belongs in."""
-        parts = (numbers.view(np.uint64) * np.uint64(SPREAD)) // np.uint64(2**64 // PARTS)
-        return zip(map(self._row_of_changed.__getitem__, parts.tolist()), numbers.tolist(), strict=True)
+        # One whose place another takes is not known any more, and in the end makes room as what nobody uses.
+        self._at_of[-ids[~catalogue] % len(self._at_of)] = rows[~catalogue] - self._first
 
     def _free_rows(self, count: int) -> Rows:
         """Rows that hold nothing, at most so many: fewer where the run itself needs all others."""
@@ -178,9 +178,7 @@ class Places:
             return 0
         gone = looked_at.start + looked_at.step * np.argpartition(used, count - 1)[:count]
         ids, self._used[gone] = self._id_of[gone], FREE
-        self._row_of[ids[ids >= 0]] = ABSENT
-        for known, number in self._known(-ids[ids < 0]):
-            del known[number]
+        self._row_of[ids[ids >= 0]], self._id_of[gone] = ABSENT, UNKEPT
         self._free = np.concatenate([self._free, (gone + self._first).astype(np.int32)])
         self.evictions += count
         return count

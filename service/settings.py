@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     features_ttl_s: float = Field(60, gt=0, allow_inf_nan=False)
     """How long a worker keeps a row, and that there is none, unless it hears of a change before."""
     features_near_rows: int = Field(50_000, ge=1)
-    """Most rows that a worker keeps, some KB each."""
+    """Most rows that a worker keeps, some KB each. Of a request that lacks more of them, some items are
+    looked up each time."""
 
     provider: Provider = "auto"
     """What computes; auto takes CUDA where it works and the CPU elsewhere."""

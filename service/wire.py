@@ -2,10 +2,8 @@
 
 Reading is strict: unknown fields, wrong types and numbers that are not finite are refused by name, so that a
 typo never becomes a silently worse slate. Only ids are lenient: an integer is read as its decimal text.
-Knows no model: whether `age` is a feature, and of what kind, is the schema's to say.
 """
 
-import math
 from typing import Annotated, Any
 
 from pydantic import (
@@ -14,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -22,19 +19,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.bundle.columns import Value
 from service.bundle.fusion import FusionFormula
+from service.values import MAX_TEXT, Features, fits
 
 MAX_CANDIDATES = 100_000
 """The most that an operator can allow."""
 MAX_ROWS = 1_000
 """Rows of features written at once."""
-MAX_TEXT = 4_096
-"""Characters in an id, a name or a string value."""
-MAX_LIST = 10_000
-"""Entries of a feature that is a list."""
-MAX_FIELDS = 1_000
-"""Features given in one object."""
 
 REQUEST_ID = r"^[\x21-\x7e]{1,128}$"
 """Printable ASCII without blanks: it goes into headers and log lines."""
@@ -50,49 +41,6 @@ class Answer(BaseModel):
     """Something that travels out."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-def _fault(value: object) -> str | None:
-    """Why this is no single value of a feature, and the fix; None where it is one."""
-    match value:
-        case float() if not math.isfinite(value):
-            return "not a finite number; send null where the value is missing"
-        case int() if not fits(value):
-            return "an integer beyond 64 bits; send it as a string"
-        case str() if len(value) > MAX_TEXT:
-            return f"longer than {MAX_TEXT} characters; shorten it"
-        case bytes():  # MessagePack has them
-            return "bytes; send text as a string"
-        case list() | dict():
-            return "nested too deep; a feature is a single value or a flat list"
-    return None
-
-
-def _list_fault(values: list[object]) -> str | None:
-    if len(values) > MAX_LIST:
-        return f"a list of {len(values)} values; send at most {MAX_LIST}"
-    if None in values:
-        return "null in a list; leave the entry out"
-    return next(filter(None, map(_fault, values)), None)
-
-
-def _features(given: object) -> dict[str, Value]:
-    """Features by name, checked in one go: a pydantic type a value would cost as much as the inference."""
-    if not isinstance(given, dict):
-        raise PydanticCustomError("dict_type", "expected a JSON object")
-    if len(given) > MAX_FIELDS:
-        raise PydanticCustomError("too_long", "more than {most} features; send fewer", {"most": MAX_FIELDS})
-    if given and max(map(len, given)) > MAX_TEXT:
-        raise PydanticCustomError("too_long", "a name of more than {most} characters", {"most": MAX_TEXT})
-    for name, value in given.items():
-        if fault := _list_fault(value) if isinstance(value, list) else _fault(value):
-            raise PydanticCustomError("feature", "{fault}", {"fault": fault, "name": name})
-    return given
-
-
-def fits(number: int) -> bool:
-    """Do 64 bits hold it, signed or not? No id or count needs more, and Python's own limits lie beyond."""
-    return -(2**63) <= number < 2**64
 
 
 def _id(given: object) -> str:
@@ -119,24 +67,6 @@ Id = Annotated[
     WithJsonSchema({"type": ["string", "integer"], "maxLength": MAX_TEXT}),
 ]
 RowKey = Annotated[tuple[Id, ...], Field(min_length=1, max_length=8), BeforeValidator(_parts)]
-_SCALARS = ["string", "number", "boolean"]
-Features = Annotated[
-    dict[str, Value],
-    PlainValidator(_features),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "description": "Features by name: a string, number, boolean, null (missing), or a flat list.",
-            "additionalProperties": {
-                "anyOf": [
-                    {"type": [*_SCALARS, "null"]},
-                    {"type": "array", "items": {"type": _SCALARS}, "maxItems": MAX_LIST},
-                ]
-            },
-            "maxProperties": MAX_FIELDS,
-        }
-    ),
-]
 
 
 class Candidate(Wire):

@@ -62,8 +62,17 @@ def of_candidates(inline: Inline, paths: Mapping[str, str]) -> dict[str, Given]:
     Raises:
         FeatureError: a value that no column holds.
     """
+    positions = sorted(inline)
+    if len({tuple(fields) for fields in inline.values()}) == 1:  # as they are in most rows of a table
+        rows, names = np.array(positions, np.int64), inline[positions[0]]
+        of_names = zip(*(inline[position].values() for position in positions), strict=True)
+        return {
+            path: Given(rows, column_of(of_name, path))
+            for name, of_name in zip(names, of_names, strict=True)
+            if (path := paths.get(name)) is not None
+        }
     values: dict[str, dict[int, Value]] = defaultdict(dict)
-    for position in sorted(inline):
+    for position in positions:
         for name, value in inline[position].items():
             if (path := paths.get(name)) is not None:
                 values[path][position] = value

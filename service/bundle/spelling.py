@@ -33,4 +33,7 @@ def text(value: str | bool | int | float) -> str:
 
 def texts(values: Iterable[str]) -> list[str]:
     """The one spelling of each, as `text` has it, without a call for each."""
+    values = list(values)
+    if TRUTH.keys().isdisjoint(values) and ".0" not in "".join(values):
+        return values
     return [TRUTH.get(value, value) if value[-1:] != "0" else text(value) for value in values]

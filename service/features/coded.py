@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -10,21 +10,19 @@ from numpy.typing import NDArray
 
 from service.bundle.columns import Rows
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+V = TypeVar("V", bound=Hashable)
 
 
-class Coded(Generic[K, V]):
-    """A value for each item, by its key; what is made of a key is made once.
+class Coded(Generic[V]):
+    """A value for each item.
 
     Args:
         count: of the items.
-        make: a value of a key.
-        nothing: the key of an item that none was noted for.
+        nothing: the value of an item that none was noted for.
     """
 
-    def __init__(self, count: int, make: Callable[[K], V], nothing: K) -> None:
-        self._make, self._nothing = make, nothing
+    def __init__(self, count: int, nothing: V) -> None:
+        self._nothing = nothing
         self._code = np.zeros(count, np.int32)
         self.clear()
 
@@ -35,30 +33,30 @@ class Coded(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget all."""
-        self._codes: dict[K, int] = {self._nothing: 0}
-        self._values = [self._make(self._nothing)]
+        self._codes: dict[V, int] = {self._nothing: 0}
+        self._values = [self._nothing]
         self._code.fill(0)
 
-    def of(self, rows: Rows) -> list[V]:
-        """The values ``[n]`` of items."""
-        values = self._values
-        return [values[code] for code in self._code[rows].tolist()]
+    def of(self, rows: Rows) -> tuple[list[V], NDArray[np.intp]]:
+        """The values of items, each once; and which of them is that of each ``[n]``."""
+        codes, which = np.unique(self._code[rows], return_inverse=True)
+        return [self._values[code] for code in codes.tolist()], which
 
-    def put(self, rows: Rows, keys: Sequence[K]) -> None:
-        """Note the keys ``[n]`` of items."""
-        self._code[rows] = [self._number(key) for key in keys]
+    def put(self, rows: Rows, values: Sequence[V]) -> None:
+        """Note the values ``[n]`` of items."""
+        self._code[rows] = [self._number(value) for value in values]
 
-    def rows(self, keys: Iterable[K]) -> NDArray[np.intp]:
-        """The items that have one of the keys."""
-        codes = [code for key in keys if (code := self._codes.get(key))]
+    def rows(self, values: Iterable[V]) -> NDArray[np.intp]:
+        """The items that have one of the values."""
+        codes = [code for value in values if (code := self._codes.get(value))]
         if not codes:
             return np.empty(0, np.intp)
         chosen = np.zeros(len(self._values), bool)
         chosen[codes] = True
         return np.flatnonzero(chosen[self._code])
 
-    def _number(self, key: K) -> int:
-        if (code := self._codes.get(key)) is None:
-            code = self._codes[key] = len(self._values)
-            self._values.append(self._make(key))
+    def _number(self, value: V) -> int:
+        if (code := self._codes.get(value)) is None:
+            code = self._codes[value] = len(self._values)
+            self._values.append(value)
         return code

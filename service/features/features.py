@@ -1,13 +1,15 @@
 """The feature store as the service has it: a store, the near cache before it, and what follows from both.
 
 With a store that certainly holds nothing, as that of a service without Redis, a request costs nothing here.
+After a notice an item that is known is ranked as it was, for half a second at most and unmarked, while it is
+looked up anew behind the requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+import logging
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 
 from service.bundle.columns import Value
@@ -19,6 +21,13 @@ from service.features.near import NearCache
 from service.features.store import FeatureStore, Row, RowKey
 from service.telemetry import Telemetry
 
+SERVES_ON_S = 0.5
+"""How long an item that has changed is ranked as it was, unless it has been looked up anew by then."""
+GATHERED_S = 0.02
+"""Changes of so long are looked up at once."""
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureOptions:
@@ -27,7 +36,8 @@ class FeatureOptions:
     Attributes:
         timeout_s: most that a request waits for the store, and never more than half of what it has left.
         ttl_s: how long a row is near.
-        near_rows: most rows that are near.
+        near_rows: most rows that are near. Of a request that lacks more of them, some items are looked up
+            each time.
     """
 
     timeout_s: float = 0.05
@@ -65,20 +75,18 @@ class Features:
         self._timeout_s, self._shared = options.timeout_s, shared
         self._near = NearCache(store, entries=options.near_rows, ttl_s=options.ttl_s, telemetry=telemetry)
         self._lookup = Lookup(self._near, telemetry, options.near_rows)
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing = False
 
     async def open(self) -> None:
         """Begin to hear of changes."""
-        self._follower = asyncio.create_task(
-            self.store.follow(self._lookup.drop, self._lookup.hears), name="features"
-        )
+        self._start(self.store.follow(lambda keys: self._drop(keys, SERVES_ON_S), self._lookup.hears))
 
     async def close(self) -> None:
         """End what is under way, and let go of the store."""
-        if self._follower is not None:
-            self._follower.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._follower
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._near.close()
         await self.store.close()
 
@@ -115,5 +123,29 @@ class Features:
         try:
             written = await self.store.put({key: Row(stamp_ms, fields) for key, fields in rows.items()})
         finally:
-            self._lookup.drop(rows.keys())
+            self._drop(rows.keys())
         return Written(written, stamp_ms)
+
+    def _drop(self, keys: Collection[RowKey] | None, after_s: float = 0.0) -> None:
+        """Forget rows that have changed; items that are known by them are looked up behind the requests."""
+        if self._lookup.drop(keys, after_s) and not self._renewing:
+            self._renewing = True
+            self._start(self._renew())
+
+    async def _renew(self) -> None:
+        try:
+            await asyncio.sleep(GATHERED_S)
+        finally:
+            self._renewing = False
+        for call in self._lookup.renew(self._timeout_s):
+            self._start(call)
+
+    def _start(self, call: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(call, name="features")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("changes of rows could not be followed, or not be looked up", exc_info=error)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.bundle.columns import Rows, Value
 from service.bundle.rows import Entities, Items
 from service.features.coded import Coded
-from service.features.revised import Numbers, Revised
+from service.features.revised import Numbers, Revised, differ
 from service.features.views import View
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from service.features.store import RowKey
 
 Fields = Mapping[str, Value]
+Positions = NDArray[np.intp]
 PartKey = tuple[str | None, ...]
 """a key of which a part may be missing, so that there is no row of it"""
 
@@ -39,12 +41,12 @@ class Standing:
     Attributes:
         items: as they stand now; one that is not known, as in the catalogue.
         unknown: positions, ascending, of those that must be looked up.
-        views: of the known, by table and position, where another table's key is made of them.
+        parts: of other tables' keys, by path: the texts, each once, and which of them is each candidate's.
     """
 
     items: Items
-    unknown: Sequence[int]
-    views: Mapping[str, list[View]]
+    unknown: Positions
+    parts: Mapping[str, tuple[list[str | None], Positions]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +89,20 @@ class KnownItems:
         # Row 0 stays: nothing is ever known of all the items that are not in the catalogue.
         self._until = np.full(count, -math.inf)
         self._parts = {
-            reads.name: Coded[PartKey, View](count, _of_parts, (None,) * len(reads.parts))
-            for reads in tables
-            if reads.parts
+            f"{reads.name}.{name}": Coded[str | None](count, None) for reads in tables for name in reads.parts
         }
-        self._keys = {
-            reads.name: Coded[PartKey, PartKey](count, tuple, ())
-            for reads in tables
-            if reads.name != OF_ITEM_ID
-        }
+        self._keys = {reads.name: Coded[PartKey](count, ()) for reads in tables if reads.name != OF_ITEM_ID}
         self._revised = Revised(encoder, most)
 
-    def standing(self, encoder: Encoder, item_ids: Sequence[str], inline: Collection[int]) -> Standing:
-        """What is known of the candidates ``[N]``; nothing of those that bring fields of their own."""
+    def standing(self, encoder: Encoder, item_ids: Sequence[str], anew: Collection[int]) -> Standing:
+        """What is known of the candidates ``[N]``; nothing of those at the positions to look up anew."""
         rows = encoder.item_rows(item_ids)
         known = self._until[rows] > self._clock()
-        if inline:
-            known[list(inline)] = False
-        unknown = [] if known.all() or not self.tables else np.flatnonzero(~known).tolist()
-        views = {name: held.of(rows) for name, held in self._parts.items()}
-        return Standing(self._revised.items(rows, known), unknown, views)
+        if anew:
+            known[list(anew)] = False
+        unknown = np.flatnonzero(~known) if self.tables else np.zeros(0, np.intp)
+        parts = {path: held.of(rows) for path, held in self._parts.items()}
+        return Standing(self._revised.items(rows, known), unknown, parts)
 
     def learn(self, encoder: Encoder, found: Sequence[Learned]) -> Items:
         """Keep what was found of items. Those of them that are not as in the catalogue, as they stand."""
@@ -114,47 +110,49 @@ class KnownItems:
         self._make_room()
         self._until[rows] = [each.until for each in found]
         for at, reads in enumerate(self.tables):
-            if reads.name in self._parts:
-                self._parts[reads.name].put(rows, [each.views[at].parts for each in found])
+            for part, name in enumerate(reads.parts):
+                self._parts[f"{reads.name}.{name}"].put(rows, [each.views[at].parts[part] for each in found])
             if reads.name in self._keys:
                 self._keys[reads.name].put(rows, [each.keys[at] for each in found])
         told = [(each.at, each.row, adds) for each in found if (adds := _adds(each))]
-        self._revised.drop(np.setdiff1d(rows, [row for _, row, _ in told]))
-        if not told:
-            return self._revised.items(rows, np.zeros(len(rows), bool))
         positions, of_told = (
-            np.array([at for at, *_ in told]),
+            np.array([at for at, *_ in told], np.int64),
             np.array([row for _, row, _ in told], np.int32),
         )
         entities, numbers = _encoded(encoder, of_told, [adds for *_, adds in told])
+        other = np.flatnonzero(differ(entities, numbers, *_encoded(encoder, of_told, [{}] * len(told))))
+        positions, of_told, entities = positions[other], of_told[other], entities.take(other)
+        numbers = {name: values[other] for name, values in numbers.items()}
+        self._revised.drop(np.setdiff1d(rows, of_told))
         ids, gone = self._revised.keep(of_told, entities, numbers)
         self._until[gone] = -math.inf
         return Items(of_told, positions, entities, ids, numbers)
 
-    def forget(self, encoder: Encoder, keys: Iterable[RowKey] | None) -> None:
-        """Some rows of the store have changed, or all may have for None."""
+    def forget(self, encoder: Encoder, keys: Iterable[RowKey] | None, after_s: float = 0.0) -> Rows:
+        """Some rows of the store have changed, or all may have for None; what they are known as ends by then.
+
+        Returns the items ``[k]`` that something was known of; none where it may be any.
+        """
         if keys is None:
             self._until.fill(-math.inf)
-            return
+            return np.empty(0, np.int32)
         by_table: dict[str, list[RowKey]] = {}
         for key in keys:
             by_table.setdefault(key[0], []).append(key)
-        self._until[encoder.item_rows(key[1] for key in by_table.get(OF_ITEM_ID, ()))] = -math.inf
-        for name, held in self._keys.items():
-            self._until[held.rows(by_table.get(name, ()))] = -math.inf
+        own = encoder.item_rows(key[1] for key in by_table.get(OF_ITEM_ID, ()))
+        others = (held.rows(by_table.get(name, ())) for name, held in self._keys.items())
+        now, rows = self._clock(), np.unique(np.concatenate([own, *others])).astype(np.int32)
+        rows = rows[self._until[rows] > now]
+        self._until[rows] = np.minimum(self._until[rows], now + after_s)
+        return rows
 
     def _make_room(self) -> None:
         """Begin anew where keys come and go: what no item has any more is not kept for ever."""
-        held: list[Coded[PartKey, View] | Coded[PartKey, PartKey]]
-        held = [*self._parts.values(), *self._keys.values()]
+        held: list[Coded[str | None] | Coded[PartKey]] = [*self._parts.values(), *self._keys.values()]
         if any(each.full for each in held):
             for each in held:
                 each.clear()
             self._until.fill(-math.inf)
-
-
-def _of_parts(parts: PartKey) -> View:
-    return View({}, parts, True)
 
 
 def _adds(found: Learned) -> dict[str, Value]:

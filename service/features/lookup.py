@@ -8,11 +8,12 @@ goes from the ids of a history to another value of theirs uses the version's tab
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
@@ -22,19 +23,23 @@ from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
 from service.features.near import NearCache
 from service.features.reads import TableReads, table_reads
-from service.features.search import VIEWED_AT_ONCE, Found, LookedUp, Search
+from service.features.search import VIEWED_AT_ONCE, Found, Search
 from service.features.store import RowKey
+from service.features.views import View
 from service.telemetry import Telemetry
 
 MOST_ITEMS = 50_000
+MOST_DUE = 2_000
+"""items a version that are looked up anew behind the requests; the next request looks others up itself"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """What a version reads, and what is known of its items."""
+    """What a version reads, what is known of its items, and which of these are to be looked up anew."""
 
     reads: tuple[TableReads, ...]
     items: KnownItems
+    due: set[int]
 
 
 class Lookup:
@@ -61,34 +66,42 @@ class Lookup:
             brought: as it came.
             within_s: seconds that the store has.
         """
-        clock = asyncio.get_running_loop().time
-        until, fetched = clock() + within_s, Found()
-        version, drops = self._version(encoder), self._near.drops
+        version = self._version(encoder)
         standing = version.items.standing(encoder, brought.item_ids, brought.inline.keys())
-        search = await self._look(encoder, version, standing, brought, fetched)
-        self._telemetry.near(search.hits, len(search.missing))
-        sound = True
-        while missing := search.missing:
-            found = await self._near.fetch(list(missing), max(0.0, until - clock()))
-            sound = sound and len(found) == len(missing)
-            fetched |= missing | found
-            search = await self._look(encoder, version, standing, brought, fetched)
-        learned, revised = await self._learn(encoder, version.items, search, brought, drops)
+        search, sound = await self._search(encoder, version.reads, standing, brought, within_s, counts=True)
+        learned, revised = await self._learn(encoder, version.items, search, brought)
         telling = [
-            (table, at)
+            (table.reads, at, view)
             for table in search.looked.values()
-            for at in table.telling()
+            for at, view in table.telling()
             if table.reads.scope is not Scope.ITEM or at not in learned
         ]
-        sound = sound and all(table.views[at].sound for table, at in telling)
+        sound = sound and all(view.sound for *_, view in telling)
         items = standing.items.and_revised(revised) if revised else standing.items
         return _laid_under(replace(brought, items=items), telling), sound
 
-    def drop(self, keys: Collection[RowKey] | None) -> None:
-        """Forget some rows, all of them for None: they have changed, or may have."""
+    def drop(self, keys: Collection[RowKey] | None, after_s: float = 0.0) -> bool:
+        """Forget some rows, all of them for None: they have changed, or may have.
+
+        Items that are known may stay so for some seconds. Returns whether any are to be looked up anew.
+        """
         self._near.drop(keys)
         for encoder, version in self._versions.items():
-            version.items.forget(encoder, keys)
+            rows = version.items.forget(encoder, keys, after_s).tolist()
+            version.due.update(rows[: max(0, MOST_DUE - len(version.due))])
+        return any(version.due for version in self._versions.values())
+
+    def renew(self, within_s: float) -> list[Coroutine[None, None, None]]:
+        """Calls that look the items that have changed up anew, so that no request has to.
+
+        One a version, to be run at once: none holds on to a version while it waits for another's rows, and
+        the failure of one is not the others'.
+        """
+        return [
+            self._renew(encoder, version, within_s)
+            for encoder, version in self._versions.items()
+            if version.due
+        ]
 
     def hears(self, whether: bool) -> None:
         """Changes are told of from now on, or no longer: see `NearCache.hears`."""
@@ -96,71 +109,95 @@ class Lookup:
         for encoder, version in self._versions.items():
             version.items.forget(encoder, None)
 
+    async def _renew(self, encoder: Encoder, version: _Version, within_s: float) -> None:
+        ids = encoder.tables["item"].keys[0][np.array(sorted(version.due), np.int32) - 1].tolist()
+        version.due.clear()
+        brought, tables = Brought(None, {}, {}, ids, {}), version.items.tables
+        standing = version.items.standing(encoder, ids, range(len(ids)))
+        search, _ = await self._search(encoder, tables, standing, brought, within_s, counts=False)
+        await self._learn(encoder, version.items, search, brought)
+
     def _version(self, encoder: Encoder) -> _Version:
         if encoder not in self._versions:
             reads = table_reads(encoder.schema, encoder.attributes)
             of_items = [table for table in reads if table.scope is Scope.ITEM]
             known = KnownItems(encoder, of_items, self._most_items, self._near.clock)
-            self._versions[encoder] = _Version(reads, known)
+            self._versions[encoder] = _Version(reads, known, set())
         return self._versions[encoder]
 
-    async def _look(
-        self, encoder: Encoder, version: _Version, standing: Standing, brought: Brought, fetched: Found
-    ) -> Search:
-        """Every table that the version reads, looked up."""
+    async def _search(
+        self,
+        encoder: Encoder,
+        tables: Sequence[TableReads],
+        standing: Standing,
+        brought: Brought,
+        within_s: float,
+        *,
+        counts: bool,
+    ) -> tuple[Search, bool]:
+        """Some tables, looked up; and whether the store could tell all that it was asked.
+
+        What a request finds near counts, but not what is looked up behind the requests.
+        """
+        clock = asyncio.get_running_loop().time
+        until, fetched, sound = clock() + within_s, Found(), True
         search = Search(encoder, self._near, standing, fetched)
-        for reads in version.reads:
-            await search.look(reads, brought)
-        return search
+        await search.look(tables, brought)
+        if counts:
+            self._telemetry.near(search.hits, len(search.missing))
+        while missing := search.missing:
+            found = await self._near.fetch(list(missing), max(0.0, until - clock()))
+            sound = sound and len(found) == len(missing)
+            fetched |= missing | found
+            search = search.again()
+            await search.look(tables, brought)
+        return search, sound
 
     async def _learn(
-        self, encoder: Encoder, items: KnownItems, search: Search, brought: Brought, drops: int
+        self, encoder: Encoder, items: KnownItems, search: Search, brought: Brought
     ) -> tuple[set[int], list[Items]]:
         """Keep what was found of items of the catalogue, but of those that the request brings fields of.
 
         The positions of those that are known by now, and the items themselves as they stand.
         """
         learned, revised = set[int](), list[Items]()
-        found = list(_learnable(self._near, items, search, brought))
-        for start in range(0, len(found), VIEWED_AT_ONCE):
+        unknown = len(search.standing.unknown) if search.of_items else 0
+        for start in range(0, unknown, VIEWED_AT_ONCE):
             if start:
                 await asyncio.sleep(0)
-            if (
-                drops != self._near.drops
-            ):  # what was found may be old by now: told to this request, kept for none
-                break
-            some = found[start : start + VIEWED_AT_ONCE]
-            revised.append(items.learn(encoder, some))
-            learned.update(each.at for each in some)
+            if some := list(_learnable(self._near, items, search, brought, start)):
+                revised.append(items.learn(encoder, some))
+                learned.update(each.at for each in some)
         return learned, revised
 
 
-def _learnable(near: NearCache, items: KnownItems, search: Search, brought: Brought) -> Iterator[Learned]:
-    """What was found of items of the catalogue, as far as it is sound and fresh."""
-    if not search.of_items:
-        return
-    rows, now = search.standing.items.row, near.clock()
-    looked = [search.looked[reads.name].views for reads in items.tables]
-    found = [search.of_items[reads.name] for reads in items.tables]
-    for nth, at in enumerate(search.standing.unknown):
-        row, views = int(rows[at]), tuple(each[at] for each in looked)
-        # There is no row of a key that lacks a part, and so none that could change.
-        until = min((near.until(entry) for _, entries in found if (entry := entries[nth])), default=math.inf)
-        if row and at not in brought.inline and until > now and all(view.sound for view in views):
-            yield Learned(at, row, until, tuple(keys[nth] for keys, _ in found), views)
+def _learnable(
+    near: NearCache, items: KnownItems, search: Search, brought: Brought, start: int
+) -> Iterator[Learned]:
+    """What was found of some items of the catalogue, as far as it is sound and has not changed since."""
+    some, now = slice(start, start + VIEWED_AT_ONCE), near.clock()
+    unknown = search.standing.unknown[some]
+    of_items = [search.of_items[reads.name] for reads in items.tables]
+    looked = [search.looked[reads.name] for reads in items.tables]
+    until = zip(*(near.until(keys[some], entries[some]) for keys, entries in of_items), strict=True)
+    keys = zip(*(keys[some] for keys, _ in of_items), strict=True)
+    views = zip(*([each.views[at] for at in each.which[unknown].tolist()] for each in looked), strict=True)
+    rows = search.standing.items.row[unknown].tolist()
+    for at, row, ends, own, seen in zip(unknown.tolist(), rows, map(min, until), keys, views, strict=True):
+        if row and ends > now and at not in brought.inline and all([view.sound for view in seen]):
+            yield Learned(at, row, ends, own, seen)
 
 
-def _laid_under(brought: Brought, telling: Iterable[tuple[LookedUp, int]]) -> Brought:
+def _laid_under(brought: Brought, telling: Iterable[tuple[TableReads, int, View]]) -> Brought:
     """The request over what the tables add to it, each at the position of a candidate where it has many."""
     user: dict[str, Value] = {}
     context: dict[str, Value] = {}
     inline: dict[int, dict[str, Value]] = defaultdict(dict)
-    for table, at in telling:
-        adds = table.views[at].adds
-        if table.reads.scope is Scope.USER:
-            user |= adds
-        elif table.reads.per_request:
-            context |= adds
-        elif adds:
-            inline[at] |= adds
+    for reads, at, view in telling:
+        if reads.scope is Scope.USER:
+            user |= view.adds
+        elif reads.per_request:
+            context |= view.adds
+        elif view.adds:
+            inline[at] |= view.adds
     return brought.over(user, context, inline) if user or context or inline else brought

@@ -9,6 +9,7 @@ takes nothing from the others, and what it asked for is there for the next.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -85,8 +86,6 @@ class NearCache:
         self._fresh_s = min(ttl_s, UNHEARD_S)
         self._telemetry, self.clock = telemetry, clock
         self._faults = Faults(store.name, clock)
-        self.drops = 0
-        """how often something was dropped: who made something of the entries may have to make it anew"""
         self._entries: OrderedDict[tuple[str | None, ...], Entry] = OrderedDict()
         self._flights: dict[RowKey, asyncio.Task[dict[RowKey, Entry]]] = {}
         self._tasks: set[asyncio.Task[dict[RowKey, Entry]]] = set()
@@ -112,9 +111,16 @@ class NearCache:
         """The entry of a key, though its row may have changed unheard of; None after its time to live."""
         return self._within(key, self._ttl_s)
 
-    def until(self, entry: Entry) -> float:
-        """When an entry will not be fresh any more."""
-        return entry.since + self._fresh_s
+    def until(self, keys: Sequence[tuple[str | None, ...]], entries: Sequence[Entry | None]) -> list[float]:
+        """When what was found of some keys ``[n]`` will not be fresh any more; -inf where it has changed.
+
+        There is no row of a key that lacks a part, and so none that could change.
+        """
+        fresh_s, get = self._fresh_s, self._entries.get
+        return [
+            math.inf if entry is None else entry.since + fresh_s if get(key) is entry else -math.inf
+            for key, entry in zip(keys, entries, strict=True)
+        ]
 
     async def fetch(self, keys: Sequence[RowKey], within_s: float) -> dict[RowKey, Entry]:
         """Entries from the store, by one round trip for all that nobody else is fetching already.
@@ -142,7 +148,6 @@ class NearCache:
 
     def drop(self, keys: Collection[RowKey] | None) -> None:
         """Forget some entries, all of them for None; what is being fetched now of these is not kept."""
-        self.drops += 1
         if keys is None:
             self._entries.clear()
             self._flights.clear()
@@ -153,7 +158,6 @@ class NearCache:
 
     def hears(self, whether: bool) -> None:
         """Changes are told of from now on, and what changed before may have been missed; or no longer."""
-        self.drops += 1
         self._fresh_s = self._ttl_s if whether else min(self._ttl_s, UNHEARD_S)
         if whether:
             self.drop(None)

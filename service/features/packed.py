@@ -59,7 +59,7 @@ def unpack(packed: bytes) -> Row:
     if magic != MAGIC:
         raise CorruptRow(f"begins with {magic!r} and not with {MAGIC!r}: another format, or not ours")
     try:
-        fields = ormsgpack.unpackb(memoryview(packed)[_HEADER.size :])
+        fields = ormsgpack.unpackb(packed[_HEADER.size :])
     except ValueError as error:
         raise CorruptRow(f"the fields cannot be read: {error}") from None
     version = None
@@ -72,5 +72,7 @@ def unpack(packed: bytes) -> Row:
 
 def _are_values(values: Collection[object]) -> bool:
     kinds = set(map(type, values))
-    lists = (value for value in values if isinstance(value, list)) if list in kinds else ()
+    if list not in kinds:
+        return kinds <= _KINDS
+    lists = (value for value in values if isinstance(value, list))
     return kinds <= _KINDS and _SINGLE.issuperset(map(type, chain.from_iterable(lists)))

@@ -41,7 +41,9 @@ class Revised:
 
         One that is kept already as it is has the id that it had: its state need not be computed again.
         """
-        ids = self._ids[self._slot[rows]] * ~self._differ(rows, entities, numbers)
+        slots = self._slot[rows]
+        held = {name: values[slots] for name, values in self._numbers.items()}
+        ids = self._ids[slots] * ~differ(entities, numbers, self._entities.take(slots), held)
         new = np.flatnonzero(ids == 0)
         self._slot[rows[new]] = 0
         new, beyond = new[: self._most], new[self._most :]
@@ -61,11 +63,13 @@ class Revised:
         """These are as in the catalogue again."""
         self._slot[rows] = 0
 
-    def _differ(self, rows: Rows, entities: Entities, numbers: Numbers) -> NDArray[np.bool_]:
-        """Which of the items ``[k]`` are not kept as they are."""
-        slots = self._slot[rows]
-        differ: NDArray[np.bool_] = (slots == 0) | entities.differs(self._entities.take(slots))
-        for name, values in self._numbers.items():
-            held, now = values[slots], numbers[name]
-            differ |= (held != now) & ~(np.isnan(held) & np.isnan(now))
-        return differ
+
+def differ(
+    entities: Entities, numbers: Numbers, others: Entities, other_numbers: Numbers
+) -> NDArray[np.bool_]:
+    """Which of the items ``[k]`` are not the same as others ``[k]``."""
+    found = entities.differs(others)
+    for name, now in numbers.items():
+        held = other_numbers[name]
+        found |= (held != now) & ~(np.isnan(held) & np.isnan(now))
+    return found

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import cast
 
+import numpy as np
+
 from service.bundle.encoder import Encoder
 from service.bundle.schema import ITEM_ID, USER_ID, Scope
 from service.features.brought import Brought, Fields
-from service.features.known import PartKey, Standing
+from service.features.known import PartKey, Positions, Standing
 from service.features.near import Entry, NearCache
 from service.features.reads import TableReads
 from service.features.store import RowKey
@@ -32,16 +34,25 @@ NOTHING = View({}, (), True)
 
 @dataclass(frozen=True, slots=True)
 class LookedUp:
-    """One table, looked up: a view a candidate, or one for all."""
+    """One table, looked up.
+
+    Attributes:
+        reads: what the version reads of it.
+        views: of its keys, each once.
+        which: of the views is each candidate's ``[N]``, or the request's ``[1]``.
+        at: positions of those that were looked up: what is known beside them tells nothing more.
+    """
 
     reads: TableReads
     views: Sequence[View]
-    at: Sequence[int]
-    """positions of those that were looked up: what is known beside them tells nothing more"""
+    which: Positions
+    at: Positions
 
-    def telling(self) -> Sequence[int]:
-        """The positions of the views that tell anything."""
-        return [at for at in self.at if not self.views[at].silent]
+    def telling(self) -> list[tuple[int, View]]:
+        """The views that tell anything, each with its position."""
+        tells = np.array([not view.silent for view in self.views])
+        at = self.at[tells[self.which[self.at]]].tolist() if tells.any() else []
+        return [(one, self.views[self.which[one]]) for one in at]
 
 
 Looked = dict[str, LookedUp]
@@ -63,31 +74,58 @@ class Search:
     looked: Looked = field(default_factory=dict)
     of_items: dict[str, tuple[Sequence[PartKey], Sequence[Entry | None]]] = field(default_factory=dict)
     """by table, the keys of the items that are looked up, and what was found of each"""
+    parts: dict[str, tuple[Sequence[str | None], Positions]] = field(default_factory=dict)
+    """of keys, by the path of an item's field: the texts, and which of them is each candidate's ``[N]``"""
     missing: Found = field(default_factory=dict)
     hits: int = 0
 
-    async def look(self, reads: TableReads, brought: Brought) -> None:
-        """Look a table up, given those that its key is made of."""
+    def again(self) -> Search:
+        """A search with what was missing fetched: what lacks nothing, nor follows from what does, stays."""
+        lacking = {key[0] for key in self.missing}
+        for name, table in self.looked.items():
+            if not lacking.isdisjoint(path.partition(".")[0] for path in table.reads.key):
+                lacking.add(name)
+        search = Search(self.encoder, self.near, self.standing, self.fetched)
+        stays = self.looked.keys() - lacking
+        search.looked = {name: self.looked[name] for name in stays}
+        search.parts = {path: found for path, found in self.parts.items() if path.partition(".")[0] in stays}
+        search.of_items = {name: found for name, found in self.of_items.items() if name in stays}
+        return search
+
+    async def look(self, tables: Sequence[TableReads], brought: Brought) -> None:
+        """Look tables up, each after those that its key is made of."""
+        for reads in tables:
+            if reads.name not in self.looked:
+                await self._look(reads, brought)
+
+    async def _look(self, reads: TableReads, brought: Brought) -> None:
         if reads.scope is Scope.ITEM:
             await self._look_items(reads, brought)
             return
-        views = await self._views(reads, _keys(reads, brought, self.looked))
-        self.looked[reads.name] = LookedUp(reads, views, range(len(views)))
+        every = np.arange(1 if reads.per_request else len(brought.item_ids))
+        keys, which = self._keys(reads, brought, every)
+        self.looked[reads.name] = LookedUp(reads, await self._views(reads, keys), which, every)
 
     async def _look_items(self, reads: TableReads, brought: Brought) -> None:
         """Look up what follows from the item, for the items that are not known."""
         n, unknown = len(brought.item_ids), self.standing.unknown
-        every = cast(list[View], self.standing.views.get(reads.name) or [NOTHING] * n)
+        views, which = [NOTHING], np.zeros(n, np.intp)
         self.hits += n - len(unknown)
-        if unknown:
-            keys = _keys(reads, brought, self.looked)
-            keys = keys if len(unknown) == n else [keys[at] for at in unknown]
+        if len(unknown):
+            keys, of_keys = self._keys(reads, brought, unknown)
             entries = [self._entry(key) for key in keys]
             made = await self._made(reads, dict(zip(entries, keys, strict=True)))
-            for at, entry in zip(unknown, entries, strict=True):
-                every[at] = made[entry]
-            self.of_items[reads.name] = keys, entries
-        self.looked[reads.name] = LookedUp(reads, every, unknown)
+            which[unknown] = 1 + of_keys
+            views += [made[entry] for entry in entries]
+            own = of_keys.tolist()
+            self.of_items[reads.name] = [keys[at] for at in own], [entries[at] for at in own]
+        self.looked[reads.name] = LookedUp(reads, views, which, unknown)
+        for part, name in enumerate(reads.parts):
+            texts, of_texts = self.standing.parts[f"{reads.name}.{name}"]
+            if len(unknown):
+                of_texts[unknown] = len(texts) - 1 + which[unknown]
+                texts, of_texts = _each_once([*texts, *(view.parts[part] for view in views[1:])], of_texts)
+            self.parts[f"{reads.name}.{name}"] = texts, of_texts
 
     async def _views(self, reads: TableReads, keys: Sequence[PartKey]) -> Sequence[View]:
         """A view a key."""
@@ -133,48 +171,58 @@ class Search:
                 entry.see(reads, made[entry])
         return made
 
+    def _keys(self, reads: TableReads, brought: Brought, at: Positions) -> tuple[list[PartKey], Positions]:
+        """A table's keys, and which of them is each candidate's ``[n]`` at some positions, or the one."""
+        parts = [self._part(path, brought, at) for path in reads.key]
+        if sum(len(texts) > 1 for texts, _ in parts) > 1:  # a key each, where two parts follow from the item
+            parts = [([texts[one] for one in which.tolist()], np.arange(len(at))) for texts, which in parts]
+        count = max(len(texts) for texts, _ in parts)
+        which = next(which for texts, which in parts if len(texts) == count)
+        columns = (texts if len(texts) == count else [*texts] * count for texts, _ in parts)
+        return list(zip(repeat(reads.name, count), *columns, strict=True)), which
 
-def _keys(reads: TableReads, brought: Brought, looked: Looked) -> list[PartKey]:
-    """A table's keys, one for the request or one a candidate."""
-    parts = [_part(path, brought, looked) for path in reads.key]
-    if not reads.per_request:
-        n = len(brought.item_ids)
-        parts = [part if len(part) == n else [*part] * n for part in parts]
-    return list(zip(repeat(reads.name), *parts))
+    def _part(self, path: str, brought: Brought, at: Positions) -> tuple[Sequence[str | None], Positions]:
+        """A part of keys: its texts, and which of them is each candidate's ``[n]`` at some positions.
+
+        As the request brings it, else as stored, else of the table. As the encoder reads it: a bare name is a
+        field of the scope that brings it, and of two the last holds.
+        """
+        ids, every = brought.item_ids, len(at) == len(brought.item_ids)
+        if path == USER_ID:  # the request's own, whatever fields it brings
+            return [brought.user_id], np.zeros(len(at), np.intp)
+        if path == ITEM_ID:
+            return ids if every else [ids[one] for one in at.tolist()], np.arange(len(at))
+        if path not in self.parts:
+            own = [*_own(path, Scope.USER, brought.user), *_own(path, Scope.CONTEXT, brought.context)]
+            return [[self._of_request(path, brought), *own][-1]], np.zeros(len(at), np.intp)
+        texts, which = self.parts[path]
+        if every and not brought.inline:
+            return texts, which
+        texts, which = [*texts], which[at]
+        for nth, one in enumerate(at.tolist()) if brought.inline else ():
+            for text in _own(path, Scope.ITEM, brought.inline.get(one, {})):
+                which[nth] = len(texts)
+                texts.append(text)
+        return _each_once(texts, which)
+
+    def _of_request(self, path: str, brought: Brought) -> str | None:
+        """A part of a key, the same for all candidates, as it is known."""
+        head, _, name = path.partition(".")
+        if head not in self.looked:
+            return None
+        table = self.looked[head]
+        return table.views[0].parts[table.reads.parts.index(name)]
 
 
-def _part(path: str, brought: Brought, looked: Looked) -> Sequence[str | None]:
-    """A part of a key, ``[1]`` or ``[N]``: as the request brings it, else as stored, else of the table."""
-    if path == USER_ID:
-        return [brought.user_id]
-    if path == ITEM_ID:
-        return brought.item_ids
-    head, _, field = path.partition(".")
-    if head == Scope.CONTEXT:
-        return _brought(path, [None], *_of_request(brought))
-    table = looked[head]
-    at = table.reads.parts.index(field)
-    known = [view.parts[at] for view in table.views]
-    if table.reads.per_request:
-        return _brought(path, known, *_of_request(brought))
-    return _brought(path, known, (Scope.ITEM, brought.inline))
+def _each_once(texts: Sequence[str | None], which: Positions) -> tuple[list[str | None], Positions]:
+    """The texts that are any candidate's, each once; and which of them is that of each ``[n]``."""
+    used, which = np.unique(which, return_inverse=True)
+    own = [texts[one] for one in used.tolist()]
+    place = {text: nth for nth, text in enumerate(dict.fromkeys(own))}
+    return list(place), np.array([place[text] for text in own], np.intp)[which]
 
 
-def _of_request(brought: Brought) -> Iterable[tuple[Scope, Mapping[int, Fields]]]:
-    return (Scope.USER, {0: brought.user}), (Scope.CONTEXT, {0: brought.context})
-
-
-def _brought(
-    path: str, known: list[str | None], *given: tuple[Scope, Mapping[int, Fields]]
-) -> list[str | None]:
-    """Texts ``[n]`` of a path with what a request brings by position in their place.
-
-    As the encoder reads it: a bare name is a field of the scope that brings it, and of two the last holds.
-    """
-    for scope, by_position in given:
-        names = {path, path.removeprefix(f"{scope}.")}
-        for position, fields in by_position.items():
-            for name, value in fields.items():
-                if name in names:
-                    known[position] = part_text(value)
-    return known
+def _own(path: str, scope: Scope, fields: Fields) -> list[str | None]:
+    """What fields of a scope say of a path."""
+    names = {path, path.removeprefix(f"{scope}.")}
+    return [part_text(value) for name, value in fields.items() if name in names]

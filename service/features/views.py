@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from service.bundle.columns import (
     Column,
@@ -26,7 +29,9 @@ from service.bundle.columns import (
 )
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
+from service.bundle.schema import Scope
 from service.bundle.spelling import text
+from service.bundle.table import Table
 from service.features.reads import TableReads
 from service.features.store import Row, RowKey
 
@@ -45,7 +50,8 @@ class View:
     """A stored row, or that there is none, as one version sees it.
 
     Attributes:
-        adds: values by path that differ from those of the version's own table.
+        adds: values by path that differ from those of the version's own table; of a table whose key follows
+            from the item, all that it reads, as that is told apart when the item is encoded.
         parts: texts of `TableReads.parts`, the stored one over the table's; None is missing.
         sound: can everything stored be read?
         faults: what cannot, field by field.
@@ -73,25 +79,21 @@ def views(
     stored = {at: row.fields for at, row in enumerate(rows) if row is not None and row.version is None}
     if not reads.parts and not stored:
         return [View({}, (), True)] * len(keys)
-    table = encoder.tables[reads.name]
-    own = table.rows(*zip(*(key[1:] for key in keys), strict=True))
-    names = reads.fields & frozenset().union(*stored.values())
-    held = {
-        name: _values(table.columns[name].pick(own)) if name in table.columns else [None] * len(keys)
-        for name in names.union(reads.parts)
-    }
+    names = sorted(reads.fields & frozenset().union(*stored.values()))
+    # What stands in the table already is told apart when an item is encoded, once for all requests.
+    compared = () if reads.scope is Scope.ITEM else names
+    held = _held(encoder.tables[reads.name], keys, {*compared, *reads.parts})
     adds: list[dict[str, Value]] = [{} for _ in keys]
     faults: defaultdict[int, list[Fault]] = defaultdict(list)
-    for name in sorted(names):
-        path = f"{reads.name}.{name}"
-        of_field = {at: fields[name] for at, fields in stored.items() if name in fields}
-        differing, unreadable = _differing(encoder, path, of_field, table.columns.get(name), held[name])
-        for at, value in differing.items():
-            adds[at][path] = value
+    for name in names:
+        values = {at: fields[name] for at, fields in stored.items() if name in fields}
+        telling, unreadable = _telling(encoder, reads, name, values, held[name] if compared else None)
+        for at, value in telling.items():
+            adds[at][f"{reads.name}.{name}"] = value
         for at, reason in unreadable.items():
             faults[at].append(Fault(name, reason))
     parts = [
-        tuple(part_text(adds[at].get(f"{reads.name}.{name}", held[name][at])) for name in reads.parts)
+        tuple([part_text(adds[at].get(f"{reads.name}.{name}", held[name][at])) for name in reads.parts])
         for at in range(len(keys))
     ]
     # Most rows say what the table does: one view for all that are alike stays at hand.
@@ -104,34 +106,48 @@ def views(
     ]
 
 
-def _differing(
-    encoder: Encoder, path: str, values: Mapping[int, Value], kind: Column | None, held: Sequence[Value]
+def _telling(
+    encoder: Encoder, reads: TableReads, name: str, values: Mapping[int, Value], held: Sequence[Value] | None
 ) -> tuple[dict[int, Value], dict[int, str]]:
-    """By position, the values that a column does not hold; and why those cannot be read that cannot."""
-    others = {at: value for at, value in values.items() if value != held[at]}
-    differing, unreadable = dict(others), dict[int, str]()
-    for positions, found in _pieces(others, path, lambda column: _read(encoder, path, kind, column)):
+    """By position, the values that are not held; and why those cannot be read that cannot."""
+    path, kind = f"{reads.name}.{name}", None
+    telling, unreadable = dict(values), dict[int, str]()
+    if held is not None:
+        kind = encoder.tables[reads.name].columns.get(name)
+        telling = {at: value for at, value in values.items() if value != held[at]}
+    for positions, found in _pieces(dict(telling), path, partial(_read, encoder, path, kind)):
         if isinstance(found, FeatureError):
             unreadable[positions[0]] = found.message
-            del differing[positions[0]]
-            continue
-        for at, value in zip(positions, found, strict=True):
-            if value == held[at]:  # in another spelling, as "3" for 3.0
-                del differing[at]
-    return differing, unreadable
+            del telling[positions[0]]
+        elif held is not None:
+            for at, value in zip(positions, _values(found), strict=True):
+                if value == held[at]:  # in another spelling, as "3" for 3.0
+                    del telling[at]
+    return telling, unreadable
 
 
-def _read(encoder: Encoder, path: str, kind: Column | None, column: Column) -> Sequence[Value]:
-    """Values ``[n]`` as a column of a kind has them. FeatureError where the version cannot read one."""
+def _held(table: Table, keys: Sequence[RowKey], names: Collection[str]) -> dict[str, list[Value]]:
+    """Values ``[n]`` of the rows with the given keys, by name, as a table has them."""
+    if not names:
+        return {}
+    rows = table.rows(*zip(*(key[1:] for key in keys), strict=True))
+    return {
+        name: _values(table.columns[name].pick(rows)) if name in table.columns else [None] * len(keys)
+        for name in names
+    }
+
+
+def _read(encoder: Encoder, path: str, kind: Column | None, column: Column) -> Column:
+    """A column ``[n]`` as one of a kind. FeatureError where the version cannot read one of its values."""
     encoder.check(path, column)
     head, _, name = path.partition(".")
     if head == "item" and name in encoder.attributes:
         as_numbers(column, path)
     try:
         # One of another kind than the table's is not read so, and readable all the same.
-        return _values(column if kind is None else _as(kind, column, path))
+        return column if kind is None else _as(kind, column, path)
     except FeatureError:
-        return [math.nan] * len(column)  # which is no value that is held
+        return Numbers(np.full(len(column), math.nan))  # which is no value that is held
 
 
 def _values(column: Column) -> list[Value]:

@@ -10,7 +10,8 @@ import pytest
 
 from service.errors import StoreFailed
 from service.features.store import Row, RowKey
-from service.wire import MAX_ROWS, MAX_TEXT
+from service.values import MAX_TEXT
+from service.wire import MAX_ROWS
 from tests.service.toy import Toy, toy
 
 TOKEN = "s3cret"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from service.api import codec
 from service.errors import InvalidRequest
-from service.wire import MAX_FIELDS, MAX_LIST, MAX_TEXT, Candidate, RankRequest
+from service.values import MAX_FIELDS, MAX_LIST, MAX_TEXT
+from service.wire import Candidate, RankRequest
 
 
 def decode(body: str | bytes, most: int = 2_000) -> RankRequest:
@@ -85,6 +86,7 @@ FAULTS: list[tuple[str | bytes, str | None, str]] = [
     ('{"candidates": [1, {"id": 1, "featurs": {}}]}', "candidates[1].featurs", "no such field"),
     ('{"candidates": [{"id": 1, "features": []}]}', "candidates[0].features", "object"),
     ('{"candidates": [{"id": 1, "features": {"id": NaN}}]}', "candidates[0].features.id", "finite"),
+    ('{"candidates": [1], "user": {"a": 1, "b": NaN, "c": "x", "d": 2.5}}', "user.b", "finite"),
     ('{"candidates": [{"id": 1, "features": {"a": [1, 1e999]}}]}', "candidates[0].features.a", "finite"),
     ('{"candidates": [1], "user_id": 1.5}', "user_id", "string, or an integer"),
     ('{"candidates": [1], "user": {"age": 1e999}}', "user.age", "finite"),

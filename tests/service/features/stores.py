@@ -28,6 +28,8 @@ class HeldStore:
         self.free = asyncio.Event()
         self.free.set()
         self.failing = False
+        self.breaks_at: RowKey | None = None
+        self.follow_breaks = False
 
     @property
     def state(self) -> State:
@@ -46,6 +48,8 @@ class HeldStore:
         await self.free.wait()
         if self.failing:
             raise StoreFailed(self.name, "timeout", "fails on purpose")
+        if self.breaks_at in keys:
+            raise ValueError("breaks on purpose, as no store should")
         return found
 
     async def put(self, rows: Mapping[RowKey, Row]) -> int:
@@ -62,6 +66,8 @@ class HeldStore:
 
     async def follow(self, changed: Changed, hears: Hears) -> None:
         """Tell of what was put."""
+        if self.follow_breaks:
+            raise ValueError("breaks on purpose, as no store should")
         await self.inner.follow(changed, hears)
 
     async def close(self) -> None:

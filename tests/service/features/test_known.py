@@ -48,11 +48,14 @@ OF_ITEMS = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(OF_ITEMS | requests(), min_size=3, max_size=12), st.integers(1, 3))
+@given(st.lists(OF_ITEMS | requests() | st.none(), min_size=3, max_size=12), st.integers(1, 3))
 async def test_every_request_sees_the_rows_as_they_are(
-    history: Sequence[tuple[RowKey, Fields] | Brought], most: int
+    history: Sequence[tuple[RowKey, Fields] | Brought | None], most: int
 ) -> None:
-    """Whatever changed before and whoever asked before, and however few changed items are kept."""
+    """Whatever changed before and whoever asked before, and however few changed items are kept.
+
+    And whether or not what has changed was looked up between two requests.
+    """
     store = HeldStore({})
     finds = Lookup(near_cache(store), Telemetry(), most)
     stored: dict[RowKey, Fields] = {}
@@ -61,6 +64,8 @@ async def test_every_request_sees_the_rows_as_they_are(
             known, sound = await finds.complete(ENCODER, event, 10)
             assert sound
             as_if_held(known, event, merged(ENCODER, stored))
+        elif event is None:
+            await asyncio.gather(*finds.renew(10))
         else:
             key, fields = event
             stored[key], store.rows[key] = fields, Row(stamp, fields)

@@ -70,6 +70,7 @@ def requests(draw: st.DrawFn) -> Brought:
     cities = {name: FIELDS["user"]["city"] for name in ("city", "user.city")}
     inline = fields_in_any_order(own | cities | {"unread": st.just(1)})
     about = cities | {"age": FIELDS["user"]["age"]}
+    about |= {name: st.sampled_from(USERS) for name in ("user_id", "user.user_id")}
     tabs = st.sampled_from(["feed", "search", "nowhere"])
     return Brought(
         user_id=draw(st.sampled_from([*USERS, None])),
@@ -162,6 +163,15 @@ async def test_a_key_is_made_of_the_names_that_the_encoder_reads(
     }
     known = await completed(HeldStore(stored), Brought("1", user, {"tab": "feed", **context}, ["0"], {}))
     assert known.context["tab_city.rate"] == stored["tab_city", "feed", city]["rate"]
+
+
+@pytest.mark.parametrize("name", ["user_id", "user.user_id"])
+async def test_no_field_stands_for_the_user(name: str) -> None:
+    """Whose rows are asked for is the request's own id's to say, not a field of that name."""
+    store = HeldStore({("user", "1"): {"age": 3}, ("user", "2"): {"age": 4}})
+    known = await completed(store, Brought("1", {name: "2"}, {"tab": "feed", name: "2"}, ["0"], {}))
+    assert known.user["user.age"] == 3
+    assert {key[1] for keys in store.fetches for key in keys if key[0] in {"user", "user_author"}} == {"1"}
 
 
 async def test_cold_is_one_round_trip_and_warm_is_none() -> None:
