@@ -19,7 +19,7 @@ def write_graphs(folder: Path, graphs: Iterable[tuple[str, onnx.ModelProto]]) ->
     """Write ``<name>.onnx`` for every graph; equal weights of `LEAST_BYTES` or more are stored once.
 
     A weight begins on a page, so that onnxruntime can map it into memory and processes share it. Graphs are
-    taken one by one, so that of those made on the way only one is in memory.
+    taken one by one, and none is kept: who makes them on the way need not have all of them in memory.
     """
     places: dict[bytes, tuple[int, int]] = {}
     with (folder / WEIGHTS_FILE).open("wb") as weights:

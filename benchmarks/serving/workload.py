@@ -1,6 +1,6 @@
 """Write a bundle to measure serving with, and the requests that wrk sends.
 
-    python -m benchmarks.serving.workload OUT [--arch mmoe|ple] [--items 20000] [--state float32|float16]
+    python -m benchmarks.serving.workload OUT [--arch mmoe|ple] [--items 20000] [--state float16] [--int8]
     rankserve serve --models OUT/models
     wrk -t 1 -c 8 -d 10 -s OUT/wrk/rank-500.lua http://127.0.0.1:8000
 
@@ -100,12 +100,17 @@ def main() -> None:
     parser.add_argument(
         "--state", choices=("float32", "float16"), default="float32", help="items' state [%(default)s]"
     )
+    parser.add_argument(
+        "--int8", action="store_true", help="a rank graph in int8, too, with its own tolerance"
+    )
     options = parser.parse_args()
-    folder = write(options.out, options.arch, Sizes(items=options.items), options.state)
+    folder = write(options.out, options.arch, Sizes(items=options.items), options.state, int8=options.int8)
     print(f"wrote and promoted {folder}\nnext: rankserve serve --models {options.out / 'models'}")
 
 
-def write(out: Path, architecture: str, sizes: Sizes | None = None, state: str = "float32") -> Path:
+def write(
+    out: Path, architecture: str, sizes: Sizes | None = None, state: str = "float32", *, int8: bool = False
+) -> Path:
     """Write ``out/models``, with the bundle promoted as `default`, and what measures it; the bundle's folder.
 
     ``out/wrk`` has the requests, and ``out/features.npz``, for the peers, the rows of users and items as the
@@ -116,6 +121,7 @@ def write(out: Path, architecture: str, sizes: Sizes | None = None, state: str =
         architecture: of `MODELS`.
         sizes: of the world.
         state: dtype of the items' state arrays.
+        int8: whether there is a rank graph in int8, too; it serves where it is found to be faster.
 
     Raises:
         BundleError: the models folder has it already.
@@ -123,7 +129,7 @@ def write(out: Path, architecture: str, sizes: Sizes | None = None, state: str =
     sizes = sizes or Sizes()
     random = np.random.default_rng(SEED)
     encoder = _encoder(sizes, random)
-    config = _config(architecture, sizes, encoder, state)
+    config = _config(architecture, sizes, encoder, {"state": state, "int8": int8})
     trained = Trained(_untrained(config, encoder), encoder, config, SEED, {}, _sample(encoder, random))
     folder = export(trained, out / "models", f"workload-{architecture}")
     deployment.update(out / "models", lambda now: now.having("default", DeployedRanker(version=folder.name)))
@@ -168,7 +174,7 @@ def _categories(count: int) -> Strings:
     return strings(f"c{at}" for at in range(count))
 
 
-def _config(architecture: str, sizes: Sizes, encoder: Encoder, state: str) -> TrainingConfig:
+def _config(architecture: str, sizes: Sizes, encoder: Encoder, export: dict[str, Any]) -> TrainingConfig:
     """The config of a run that never was: of its dataset, only the names are true."""
     tasks = TASKS[architecture]
     raw = {
@@ -185,7 +191,7 @@ def _config(architecture: str, sizes: Sizes, encoder: Encoder, state: str) -> Tr
         "tasks": [{"name": task} for task in tasks],
         "model": {**MODELS[architecture], **sizes.model},
         "fusion": {"groups": [{"factors": [{"task": task, "weight": WEIGHTS[task]} for task in tasks]}]},
-        "export": {"state": state},
+        "export": export,
     }
     return parse_config(raw, f"workload-{architecture}")
 

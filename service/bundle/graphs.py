@@ -12,6 +12,8 @@ from service.bundle.schema import Side
 Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
 """name -> dtype and shape, an open axis written as 0"""
 
+RANK_CPU = "rank.cpu.onnx"
+"""`rank.onnx` as a CPU is fastest with it; a bundle need not have it"""
 RANK_INT8 = "rank.int8.onnx"
 """takes and gives what `rank.onnx` does; a bundle need not have it"""
 
@@ -40,8 +42,8 @@ def stated_arrays(manifest: Manifest) -> dict[str, tuple[Arrays, Arrays]]:
     }
     scores: Arrays = {task: ("float32", (0,)) for task in manifest.outputs()}
     candidates: Arrays = {**cross, "item_row": ("int32", (0,)), **users, **items}
-    rank = candidates, scores
-    return {"user.onnx": (user, users), "item.onnx": (item, items), "rank.onnx": rank, RANK_INT8: rank}
+    ranks = dict.fromkeys(("rank.onnx", RANK_CPU, RANK_INT8), (candidates, scores))
+    return {"user.onnx": (user, users), "item.onnx": (item, items), **ranks}
 
 
 def check_arrays(what: str, found: Sequence[Any], stated: Arrays) -> None:

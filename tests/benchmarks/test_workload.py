@@ -22,6 +22,7 @@ from benchmarks.serving.swap import TOKEN, with_twin
 from benchmarks.serving.swap import measure as swap
 from benchmarks.serving.workload import TASKS, Sizes, write
 from service.model import Model, ModelOptions
+from tests.training.operators import operators_read_once
 
 SMALL = {
     "mmoe": {"embedding": 2, "experts": 2, "expert_hidden": [8, 4], "tower_hidden": [4]},
@@ -36,7 +37,8 @@ def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A workload of each architecture."""
     folder = tmp_path_factory.mktemp(request.param)
     sizes = Sizes(30, 40, 3, 2, 50, (CANDIDATES,), SMALL[request.param])
-    write(folder, request.param, sizes, STATE[request.param])
+    with operators_read_once():
+        write(folder, request.param, sizes, STATE[request.param])
     return folder
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import onnx
 
 from service.bundle.golden import write_golden
-from service.bundle.graphs import RANK_INT8
+from service.bundle.graphs import RANK_CPU, RANK_INT8
 from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE, Manifest
 from service.bundle.snapshot import VOCABULARY_FILE, table_file, write_table, write_vocabularies
 from service.bundle.store import write
+from training.export.by_expert import by_expert
 from training.export.int8 import Int8Refused, add_int8
 from training.export.parity import check_parity
 from training.golden import golden_requests
@@ -55,7 +56,11 @@ def _graphs(trained: Trained, manifest: Manifest) -> Iterator[tuple[str, onnx.Mo
     model, features, state = trained.model, manifest.features, trained.config.export.state
     yield "user", user_graph(model, features)
     yield "item", item_graph(model, features, state)
-    yield "rank", rank_graph(model, features, manifest.tasks, state)
+    rank = rank_graph(model, features, manifest.tasks, state)
+    if (parted := by_expert(rank)) is not None:
+        yield RANK_CPU.removesuffix(".onnx"), parted
+    yield "rank", rank
+    del rank, parted
     yield "flat", flat_graph(model, features, manifest.tasks)
 
 

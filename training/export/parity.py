@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.golden import disagreement
+from service.bundle.graphs import RANK_CPU
 from service.bundle.manifest import TOLERANCE, Manifest, graph_inputs
 from service.bundle.rows import Encoded
 from service.bundle.schema import Side
@@ -35,9 +36,9 @@ LEAST_TAU = 0.999
 def check_parity(folder: Path, trained: Trained, manifest: Manifest) -> dict[int, float]:
     """The greatest disagreement at each of `PARITY_ROWS`, between torch, flat and user + item + rank.
 
-    The latter run each request alone, and all of them, each of another user, in one run. Everything but torch
-    reads what was written. One candidate of each request is no item as the table has it, so that its state is
-    computed on the way.
+    The latter run each request alone, and all of them, each of another user, in one run; by `rank.onnx`, and
+    by `rank.cpu.onnx` where there is one. Everything but torch reads what was written. One candidate of each
+    request is no item as the table has it, so that its state is computed on the way.
 
     Raises:
         BundleError: one is above its tolerance, float16 state changes the order of candidates, or a request
@@ -51,20 +52,30 @@ def check_parity(folder: Path, trained: Trained, manifest: Manifest) -> dict[int
     requests = [case.request.encode(encoder) for case in cases]
     flat = open_session(folder / "flat.onnx", EngineOptions(provider="cpu"))
     with closing(Engine(folder, manifest, encoder.items, EngineOptions(provider="cpu"))) as engine:
-        together = engine.run(requests)
-        for rows, encoded, at_once in zip(PARITY_ROWS, requests, together, strict=True):
+        ranked = _ranked(folder, engine, requests)
+        for at, (rows, encoded) in enumerate(zip(PARITY_ROWS, requests, strict=True)):
             flat_scores = flat.run(outputs, flat_arrays(manifest, encoder, encoded))
             expected = torch_scores(trained, encoded)
-            found = {
-                "user, item and rank": engine.run([encoded])[0].scores,
-                "user, item and rank, with other requests,": at_once.scores,
-            }
+            found = {graphs: scores[at] for graphs, scores in ranked.items()}
             whole = {"flat": dict(zip(outputs, flat_scores, strict=True))}
             apart = (_agreed(whole, expected, rows), _agreed(found, expected, rows, manifest.tolerance))
             greatest[rows] = max(apart)
         if any(array.dtype == "float16" for array in manifest.state):
             _check_order(engine, trained, encoder)
     return greatest
+
+
+def _ranked(folder: Path, engine: Engine, requests: Sequence[Encoded]) -> dict[str, list[Scores]]:
+    """Scores of every request, alone and together, by each graph that ranks; the engine has its own again."""
+    ranked: dict[str, list[Scores]] = {}
+    for graph in filter(lambda name: (folder / name).exists(), ("rank.onnx", RANK_CPU)):
+        own = engine.rank_by(engine.opened(folder / graph))
+        alone = [engine.run([encoded])[0].scores for encoded in requests]
+        ranked[f"user, item and {graph}"] = alone
+        together = [each.scores for each in engine.run(requests)]
+        ranked[f"user, item and {graph}, with other requests,"] = together
+        engine.rank_by(own)
+    return ranked
 
 
 def ranked_requests(trained: Trained, encoder: Encoder, count: int = RANKED) -> list[Encoded]:

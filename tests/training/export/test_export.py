@@ -19,6 +19,7 @@ from service.bundle.columns import Numbers
 from service.bundle.errors import BundleError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import agree, read_golden
+from service.bundle.graphs import RANK_CPU
 from service.bundle.manifest import TOLERANCE
 from service.bundle.snapshot import table_file, write_table
 from service.bundle.store import read_manifest, versions
@@ -60,7 +61,7 @@ def test_a_graph_of_other_weights_is_refused(copied: Exported, graph: str) -> No
     largest = max(inside, key=lambda tensor: int(np.prod(tensor.dims)))
     largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) + np.float32(0.01), largest.name))
     onnx.save_model(model, path)
-    named = "flat" if graph == "flat" else "user, item and rank.*"
+    named = "flat" if graph == "flat" else r"user, item and rank\.onnx.*"
     with pytest.raises(BundleError, match=rf"^{named} and torch disagree: \w+ is \S+ apart at \d+ rows$"):
         check_parity(copied.folder, copied.trained, copied.manifest)
 
@@ -77,8 +78,29 @@ def test_users_that_are_mixed_up_are_refused(copied: Exported) -> None:
         maker.output[0] = f"{output.name}_in_order"
         graph.node.append(helper.make_node("Slice", [maker.output[0], *ends], [output.name]))
     onnx.save_model(model, path)
-    with pytest.raises(BundleError, match=r"^user, item and rank, with other requests, and torch disagree"):
+    with pytest.raises(BundleError, match=r"^user, item and rank.onnx, with other requests, and torch disag"):
         check_parity(copied.folder, copied.trained, copied.manifest)
+
+
+@pytest.mark.parametrize("spoiled", ["rank.onnx", RANK_CPU])
+def test_each_graph_that_ranks_must_tell_users_apart(copied: Exported, spoiled: str) -> None:
+    """By itself: one that takes all candidates of a run for the first one's user is refused by its name."""
+    model = onnx.load(copied.folder / "rank.onnx", load_external_data=False)
+    shutil.copy(copied.folder / "rank.onnx", copied.folder / RANK_CPU)
+    graph, first = model.graph, {"at": [0], "until": [1], "along": [0]}
+    for name in copied.manifest.user_state:
+        for node in graph.node:
+            node.input[:] = [f"{name}_first" if each == name else each for each in node.input]
+        graph.node.insert(0, helper.make_node("Slice", [name, *first], [f"{name}_first"]))
+    graph.initializer.extend(numpy_helper.from_array(np.array(at), name) for name, at in first.items())
+    onnx.save_model(model, copied.folder / spoiled)
+    with pytest.raises(BundleError, match=rf"^user, item and {spoiled}, with other requests, and torch"):
+        check_parity(copied.folder, copied.trained, copied.manifest)
+
+
+def test_a_second_graph_that_ranks_is_written_where_it_is_another(exported: Exported) -> None:
+    """No layer of this model is large: a CPU ranks by what any other runtime does."""
+    assert not (exported.folder / RANK_CPU).exists()
 
 
 def test_a_table_that_was_written_wrong_is_refused(copied: Exported) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 
+from service.bundle.columns import Numbers
+from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.manifest import HALF_TOLERANCE
 from service.bundle.store import verify, versions
+from service.bundle.table import Table
 from service.engine import Engine, EngineOptions
 from service.model import Model, ModelOptions
 from tests.training import worlds
+from tests.training.export.again import export_again
 from tests.training.worlds import Exported
 from training.export import export, parity
 from training.export.parity import PARITY_ROWS, check_parity, written_encoder
@@ -24,8 +28,10 @@ from training.export.parity import PARITY_ROWS, check_parity, written_encoder
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A bundle with float16 state."""
-    trained = worlds.prepare(worlds.log(600), **worlds.QUICK, export={"state": "float16"}).trained()
+    """A bundle with float16 state, one feature of which is a number as it comes."""
+    length = {"kind": "numeric", "name": "length", "source": "item.length"}
+    sections = {**worlds.QUICK, "features": [*worlds.QUICK["features"], length]}
+    trained = worlds.prepare(worlds.log(600), **sections, export={"state": "float16"}).trained()
     folder = export(trained, tmp_path_factory.mktemp("half"), "v1")
     return Exported(trained, folder, verify(folder))
 
@@ -57,30 +63,27 @@ def test_only_what_is_gathered_is_widened(half: Exported) -> None:
 
 
 @pytest.mark.parametrize("absurd", [3e6, 1e9, 1e300])
-def test_an_absurd_item_has_a_score(tmp_path: Path, absurd: float) -> None:
+def test_an_absurd_item_has_a_score(half: Exported, absurd: float) -> None:
     """Its state ends where float16 does: what an item brings, of no order of magnitude, is never infinite."""
-    length = {"kind": "numeric", "name": "length", "source": "item.length"}
-    features = [*worlds.QUICK["features"], length]
-    sections = {**worlds.QUICK, "features": features, "export": {"state": "float16"}}
-    trained = worlds.prepare(worlds.log(400), **sections).trained()
-    folder = export(trained, tmp_path, "v1")
-    manifest = verify(folder)
-    encoder = written_encoder(folder, manifest)
-    with closing(Engine(folder, manifest, encoder.items, EngineOptions("cpu"))) as engine:
+    encoder = written_encoder(half.folder, half.manifest)
+    with closing(Engine(half.folder, half.manifest, encoder.items, EngineOptions("cpu"))) as engine:
         for number in (absurd, -absurd):
             encoded = encoder.request("u1", {}, {}, ["i1", "i2"], {0: {"length": number}})
             scores = engine.run([encoded])[0].scores
             assert all(np.isfinite(values).all() for values in scores.values())
 
 
-def test_state_beyond_float16_is_refused(tmp_path: Path) -> None:
-    """A state above 65,504 is infinite there: no bundle."""
-    trained = worlds.prepare(worlds.log(400), **worlds.QUICK, export={"state": "float16"}).trained()
-    with torch.no_grad():
-        for projection in trained.model.projections.values():
-            projection.weight.mul_(1e6)
+def test_state_beyond_float16_is_refused(
+    half: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A catalogue whose state is above 65,504, the most there is: no bundle."""
+    encoder = half.trained.encoder
+    items = encoder.tables["item"]
+    lengths = Numbers(np.linspace(-1e9, 1e9, len(items)))
+    absurd = Table("item", items.keys, {**items.columns, "length": lengths})
+    encoder = Encoder(encoder.schema, encoder.vocabularies, {**encoder.tables, "item": absurd})
     with pytest.raises(BundleError, match=r"user, item and rank.* and torch disagree"):
-        export(trained, tmp_path, "v1")
+        export_again(half, replace(half.trained, encoder=encoder), tmp_path, monkeypatch)
     assert versions(tmp_path) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ import pytest
 from onnx import numpy_helper
 
 from service.bundle.golden import disagreement
-from service.bundle.graphs import RANK_INT8
+from service.bundle.graphs import RANK_CPU, RANK_INT8
 from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE
 from service.bundle.store import verify
 from service.engine import Engine, EngineOptions
 from tests.training import worlds
+from tests.training.export.again import export_again
 from tests.training.worlds import Exported
+from training.config import ExportConfig
 from training.export import export
-from training.export.int8 import Int8Refused, prove_int8
+from training.export.int8 import Int8Refused, add_int8, prove_int8
 from training.export.parity import check_parity, written_encoder
+from training.graphs import rank_graph
 from training.trained import Trained
 
 LARGE = {**worlds.QUICK["model"], "expert_hidden": [128, 128], "tower_hidden": [8]}
@@ -35,8 +39,12 @@ def trained_with(**sections: Any) -> Trained:
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A bundle with int8."""
-    trained = trained_with(export={"int8": True})
+    """A bundle with int8 that reads a number of each side as it comes."""
+    numbers = [
+        {"kind": "numeric", "name": "age", "source": "user.age"},
+        {"kind": "numeric", "name": "length", "source": "item.length"},
+    ]
+    trained = trained_with(features=[*worlds.QUICK["features"], *numbers], export={"int8": True})
     folder = export(trained, tmp_path_factory.mktemp("int8"), "v1")
     return Exported(trained, folder, verify(folder))
 
@@ -64,7 +72,7 @@ def test_large_weights_are_int8_and_no_others(quantised: Exported) -> None:
 def test_nothing_else_is_left_in_the_folder(quantised: Exported) -> None:
     """The graph that its ranges are measured with is gone."""
     graphs = {path.name for path in quantised.folder.glob("*.onnx")}
-    assert graphs == {"user.onnx", "item.onnx", "rank.onnx", "flat.onnx", RANK_INT8}
+    assert graphs == {"user.onnx", "item.onnx", "rank.onnx", RANK_CPU, "flat.onnx", RANK_INT8}
 
 
 def test_the_tolerance_is_twice_what_was_measured(quantised: Exported) -> None:
@@ -96,20 +104,27 @@ def test_a_badly_quantised_graph_is_refused(
         prove_int8(copy, quantised.trained, quantised.manifest)
 
 
-def test_the_bundle_is_written_without_it(tmp_path: Path) -> None:
+def test_the_bundle_is_written_without_it(
+    quantised: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An order that is not near enough: the graph is left out, and the manifest says why."""
-    trained = trained_with(export={"int8": True, "int8_least_tau": 1.0})
-    manifest = verify(export(trained, tmp_path, "v1"))
+    strict = ExportConfig(int8=True, int8_least_tau=1.0)
+    config = quantised.trained.config.model_copy(update={"export": strict})
+    trained = replace(quantised.trained, config=config)
+    manifest = verify(export_again(quantised, trained, tmp_path, monkeypatch))
     assert manifest.int8 is None
     assert RANK_INT8 not in manifest.files
     assert "Kendall's tau is 0.9" in manifest.left_out["int8"]
 
 
-def test_layers_too_small_to_gain_are_refused(tmp_path: Path) -> None:
+def test_layers_too_small_to_gain_are_refused(quantised: Exported, tmp_path: Path) -> None:
     """Most of the time is spent elsewhere, and what enters such a layer must be brought to 8 bits, too."""
-    trained = worlds.prepare(worlds.log(400), **worlds.QUICK, export={"int8": True}).trained()
-    manifest = verify(export(trained, tmp_path, "v1"))
-    assert manifest.left_out["int8"].startswith("no layer of rank.onnx has 16,384 weights or more")
+    manifest = quantised.manifest
+    small = worlds.prepare(worlds.log(60), **worlds.QUICK)
+    rank = rank_graph(small.model(), small.encoder.schema, manifest.tasks)
+    onnx.save_model(rank, tmp_path / "rank.onnx")
+    with pytest.raises(Int8Refused, match=r"^no layer of rank.onnx has 16,384 weights or more"):
+        add_int8(tmp_path, quantised.trained, manifest)
 
 
 def test_float16_and_int8_are_apart_by_both(tmp_path: Path) -> None:
@@ -120,31 +135,19 @@ def test_float16_and_int8_are_apart_by_both(tmp_path: Path) -> None:
     assert manifest.int8.tolerance > HALF_TOLERANCE + 1e-4
 
 
-@pytest.fixture(scope="module")
-def numeric(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A bundle with int8 that reads a number of each side as it comes."""
-    numbers = [
-        {"kind": "numeric", "name": "age", "source": "user.age"},
-        {"kind": "numeric", "name": "length", "source": "item.length"},
-    ]
-    trained = trained_with(features=[*worlds.QUICK["features"], *numbers], export={"int8": True})
-    folder = export(trained, tmp_path_factory.mktemp("numeric"), "v1")
-    return Exported(trained, folder, verify(folder))
-
-
 @pytest.fixture
-def engine(numeric: Exported) -> Iterator[Engine]:
-    """It, in int8."""
-    encoder = written_encoder(numeric.folder, numeric.manifest)
-    with closing(Engine(numeric.folder, numeric.manifest, encoder.items, EngineOptions("cpu"))) as engine:
-        engine.rank_by(engine.opened(numeric.folder / RANK_INT8))
+def engine(quantised: Exported) -> Iterator[Engine]:
+    """The bundle, in int8."""
+    encoder = written_encoder(quantised.folder, quantised.manifest)
+    with closing(Engine(quantised.folder, quantised.manifest, encoder.items, EngineOptions("cpu"))) as engine:
+        engine.rank_by(engine.opened(quantised.folder / RANK_INT8))
         yield engine
 
 
 @pytest.mark.parametrize("absurd", [1e3, 1e6, 1e12])
-def test_no_score_depends_on_who_shares_the_run(numeric: Exported, engine: Engine, absurd: float) -> None:
+def test_no_score_depends_on_who_shares_the_run(quantised: Exported, engine: Engine, absurd: float) -> None:
     """Neither on a neighbour's user, nor on its item."""
-    encoder = written_encoder(numeric.folder, numeric.manifest)
+    encoder = written_encoder(quantised.folder, quantised.manifest)
     ids = [f"i{at}" for at in range(20)]
     sound = encoder.request("u1", {}, {}, ids, {})
     of_user = encoder.request("nobody", {"age": absurd}, {}, ids, {})
@@ -156,9 +159,9 @@ def test_no_score_depends_on_who_shares_the_run(numeric: Exported, engine: Engin
 
 
 @pytest.mark.parametrize("absurd", [1e3, 1e6, 1e12])
-def test_no_score_depends_on_another_candidate(numeric: Exported, engine: Engine, absurd: float) -> None:
+def test_no_score_depends_on_another_candidate(quantised: Exported, engine: Engine, absurd: float) -> None:
     """One item that comes with an absurd number has an odd score, and nobody else."""
-    encoder = written_encoder(numeric.folder, numeric.manifest)
+    encoder = written_encoder(quantised.folder, quantised.manifest)
     ids = [f"i{at}" for at in range(20)]
     plain, odd = (
         engine.run([encoder.request("u1", {}, {}, ids, inline)])[0].scores
