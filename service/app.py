@@ -20,6 +20,7 @@ from service.bundle import deployment
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
 from service.choice import default_state_mib
+from service.cores import Cores
 from service.engine import EngineOptions
 from service.errors import NotReady
 from service.features.features import FeatureOptions, Features
@@ -46,15 +47,15 @@ Load = Callable[[str], Model]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
+def create_app(settings: Settings, load: Load | None = None, cores: Cores | None = None) -> FastAPI:
     """The service as an ASGI app; its lifespan loads what is deployed, and frees it.
 
     `app.state.serving` is its `Serving`: tell it to `drain` before the end. Models are read from the bundles
-    of the models folder, unless `load` makes them.
+    of the models folder, unless `load` makes them. They may borrow `cores` of other workers.
     """
     telemetry = Telemetry(settings.metrics_dir)
     executor = ThreadPoolExecutor(1, "engine")
-    load = load or loader(settings, executor, telemetry)
+    load = load or loader(settings, executor, telemetry, cores)
     registry = Registry(settings.models, _counted(load, telemetry))
     features = _features(settings, telemetry)
     ranker, versions = Ranker(registry, features, telemetry), Versions(settings.models)
@@ -78,14 +79,13 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     for module in (rank, models, rankers, feature_routes, health):
         app.include_router(module.router)
     errors.install(app)
-    app.add_middleware(rank.DirectRank)
     app.add_middleware(Edge, telemetry=telemetry)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
-def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load:
-    """Makes models of the bundles in the models folder; they share the engine's one thread."""
+def loader(settings: Settings, executor: Executor, telemetry: Telemetry, cores: Cores | None = None) -> Load:
+    """Makes models of the bundles in the models folder; long runs share one thread."""
     options = ModelOptions(
         engine=EngineOptions(
             provider=settings.provider,
@@ -96,6 +96,7 @@ def loader(settings: Settings, executor: Executor, telemetry: Telemetry) -> Load
         max_queued_rows=settings.max_queued_rows,
         share_runs=settings.share_runs == "auto",
         inline_s=(settings.inline_ms or 0) / 1e3,
+        cores=cores if settings.intra_op_threads in {None, 1} else None,
         precision=settings.precision,
         ledger=_ledger(settings),
     )
@@ -204,7 +205,8 @@ async def _watch(serving: Serving) -> None:
             if due - grown >= GROW_S:
                 grown = due
                 for resident in serving.registry.residents():
-                    await asyncio.to_thread(resident.model.grow)
+                    if not resident.retired:  # while the one before it grew
+                        await asyncio.to_thread(resident.model.grow)
             complaint = None
         except Exception as error:  # a full disk under the metrics: requests are still being served
             if complaint != repr(error):

@@ -1,6 +1,6 @@
 """Entries become batches of rows while the engine is busy.
 
-No timer forms batches: an idle engine takes an entry at once, and what queues while it runs is the next
+No timer forms batches: an idle engine takes what there is, and what queues while it runs is the next
 batch, cut by rows and by entries. `_advance` gives out work, `_finished` hands out its answers and goes on.
 
 A run that should be short may be done on the event loop: a thread gains nothing where no core is free for
@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 
 from service.cost import Cost
 from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.waiting import Waiting
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -42,32 +43,6 @@ class BatchRun:
     queue_s: float
     run_s: float
     failed: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[E, R]):
-    """An entry with the future of its own answer: no table of ids, and "the client left" is one check."""
-
-    entry: E
-    rows: int
-    deadline: float  # on the loop's clock
-    since: float  # on the batcher's, which is finer
-    future: asyncio.Future[R]
-    timer: asyncio.TimerHandle | None = None
-
-    def answer(self, result: R) -> None:
-        if not self.future.done():
-            self.future.set_result(result)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def alive(self, now: float) -> bool:
-        """Whether to run it; one whose deadline has passed is told so."""
-        if self.deadline <= now:
-            self.fail(DeadlineExceeded())
-        return not self.future.done()
 
 
 class Batcher(Generic[E, R]):
@@ -89,21 +64,21 @@ class Batcher(Generic[E, R]):
     ) -> None:
         """`run` gives a result an entry, in order; it is called in `executor`, which stays the caller's.
 
-        A batch has at most `max_entries` entries and `max_rows` rows; an entry of more rows runs alone. One
-        that should take no more than `inline_s` seconds is run on the event loop, and never beside another.
+        A batch has at most `max_entries` entries and `max_rows` rows; an entry of more rows runs alone. A
+        batch that should take at most `inline_s` seconds runs on the event loop, and never beside another.
         `observe` is told of every run. `cost` is what is known of a run's before the first one.
         """
         if min(max_rows, max_entries, max_queued_rows) < 1:
             raise ValueError("max_rows, max_entries and max_queued_rows must be at least 1")
         self._run, self._rows, self._executor, self._observe = run, rows, executor, observe
         self._max_rows, self._max_entries, self._max_queued_rows = max_rows, max_entries, max_queued_rows
-        self._queue: OrderedDict[_Waiting[E, R], None] = OrderedDict()
+        self._queue: OrderedDict[Waiting[E, R], None] = OrderedDict()
         self._queued_rows = self._queued_shares = 0
-        self._halves: list[list[_Waiting[E, R]]] = []  # of a batch that failed, the next to run last
-        self._running: list[_Waiting[E, R]] = []
+        self._halves: list[list[Waiting[E, R]]] = []  # of a batch that failed, the next to run last
+        self._running: list[Waiting[E, R]] = []
         self._began = 0.0
         self._inline_s = inline_s
-        self._woken = False  # there is work to give out in a turn of the loop's to come
+        self._turn: asyncio.Handle | None = None  # of the loop's, to come, in which work is given out
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusing = False
@@ -118,6 +93,16 @@ class Batcher(Generic[E, R]):
     def pending_rows(self) -> int:
         """Rows that wait for the engine."""
         return self._queued_rows
+
+    @property
+    def idle(self) -> bool:
+        """Does the engine run nothing, and does nothing wait for it?"""
+        return self._idle.is_set()
+
+    @property
+    def _busy(self) -> bool:
+        """Is anything ahead of an entry that comes now?"""
+        return bool(self._running or self._halves or self._queue)
 
     async def submit(self, entry: E, deadline: float) -> R:
         """The entry's own result, or the error that `run` raised for it alone.
@@ -143,7 +128,7 @@ class Batcher(Generic[E, R]):
             raise NotReady("the model takes no more requests; send it again")
         if not (left := deadline - asyncio.get_running_loop().time()) > 0:  # not a number is no deadline
             raise DeadlineExceeded
-        if not self._running and not self._queue:
+        if not self._busy:
             return
         ahead = self._ahead_s()
         if self._queued_rows + rows > self._max_queued_rows:
@@ -162,21 +147,21 @@ class Batcher(Generic[E, R]):
         for waiting in chain(self._running, *self._halves, self._queue):
             waiting.fail(NotReady("the model was closed before it had ranked this request; send it again"))
 
-    def _enqueue(self, entry: E, deadline: float) -> _Waiting[E, R]:
+    def _enqueue(self, entry: E, deadline: float) -> Waiting[E, R]:
         """The entry at the end of the queue. What goes wrong on the way there is its own trouble only."""
         loop, rows = asyncio.get_running_loop(), self._rows(entry)
         if not rows >= 1:
             raise ValueError(f"rows(entry) must be at least 1, got {rows}")
         self.admit(rows, deadline)
-        waiting: _Waiting[E, R] = _Waiting(entry, rows, deadline, self._clock(), loop.create_future())
-        if self._running or self._queue:
+        waiting: Waiting[E, R] = Waiting(entry, rows, deadline, self._clock(), loop.create_future())
+        if self._busy:
             waiting.timer = loop.call_at(deadline, waiting.fail, DeadlineExceeded())
         self._queue[waiting] = None
         self._queued_rows += rows
         self._queued_shares += self._share(rows)
         return waiting
 
-    def _leave(self, waiting: _Waiting[E, R]) -> None:
+    def _leave(self, waiting: Waiting[E, R]) -> None:
         """Out of the queue, if it is still there."""
         if waiting in self._queue:
             del self._queue[waiting]
@@ -185,12 +170,12 @@ class Batcher(Generic[E, R]):
         if waiting.timer is not None:
             waiting.timer.cancel()
 
-    def _take(self, now: float) -> list[_Waiting[E, R]]:
+    def _take(self, now: float) -> list[Waiting[E, R]]:
         """The next batch: what is left of one that failed, else the head of the queue."""
         while self._halves:
             if half := [waiting for waiting in self._halves.pop() if waiting.alive(now)]:
                 return half
-        batch: list[_Waiting[E, R]] = []
+        batch: list[Waiting[E, R]] = []
         room = self._max_rows
         while self._queue and len(batch) < self._max_entries:
             waiting = next(iter(self._queue))
@@ -202,20 +187,26 @@ class Batcher(Generic[E, R]):
                 room -= waiting.rows
         return batch
 
-    def _go_on(self) -> None:
-        """Give out work: now, or where it may be done on the loop, in a turn of its own."""
+    def _go_on(self, *, answered: bool = False) -> None:
+        """Give out work: now, or where it may be done on the loop, in a turn of its own.
+
+        That is the one after the next, and when a run was just answered counted from there: the answers are
+        on their way then.
+        """
         if not self._inline_s:
             self._advance()
-        elif not self._woken:
-            self._woken = True
+        elif self._turn is None or answered:
+            if self._turn is not None:
+                self._turn.cancel()
             self._idle.clear()
-            loop = asyncio.get_running_loop()
-            # In the turn after the next: what a run has just answered is on its way then.
-            loop.call_soon(loop.call_soon, self._advance)
+            self._turn = asyncio.get_running_loop().call_soon(self._in_next_turn)
+
+    def _in_next_turn(self) -> None:
+        self._turn = asyncio.get_running_loop().call_soon(self._advance)
 
     def _advance(self) -> None:
         """Give an idle engine its next batch."""
-        loop, self._woken = asyncio.get_running_loop(), False
+        loop, self._turn = asyncio.get_running_loop(), None
         while not self._running and (batch := self._take(loop.time())):
             entries = [waiting.entry for waiting in batch]
             if self._cost.known and self._cost.of(_rows(batch)) <= self._inline_s:
@@ -234,7 +225,7 @@ class Batcher(Generic[E, R]):
         if not self._running:
             self._idle.set()
 
-    def _begin(self, batch: list[_Waiting[E, R]]) -> None:
+    def _begin(self, batch: list[Waiting[E, R]]) -> None:
         self._running, self._began = batch, self._clock()
         self._idle.clear()
 
@@ -260,7 +251,7 @@ class Batcher(Generic[E, R]):
         else:
             middle = len(batch) // 2
             self._halves += [batch[middle:], batch[:middle]]
-        self._go_on()
+        self._go_on(answered=True)
         if self._observe is not None:
             queue_s = began - min(waiting.since for waiting in batch)
             try:
@@ -296,5 +287,5 @@ class Batcher(Generic[E, R]):
         return outcome, time.perf_counter() - started
 
 
-def _rows(batch: Sequence[_Waiting[E, R]]) -> int:
+def _rows(batch: Sequence[Waiting[E, R]]) -> int:
     return sum(waiting.rows for waiting in batch)

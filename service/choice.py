@@ -18,7 +18,7 @@ WORKER_MIB = 512
 STATE_PART = 4
 """One part in so many of the memory is for the items' state."""
 INLINE_MS = 10.0
-"""The event loop does a run of no more by itself, where every core has a worker; so late it is at most."""
+"""The event loop does a run by itself that should take no more, where every core has a worker."""
 MIB, GIB = 2**20, 2**30
 
 

@@ -23,9 +23,10 @@ from service import cli_features, logs, promotion
 from service.bundle.errors import BundleError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.choice import choose
+from service.cores import Cores
 from service.errors import NotFollowed, RankserveError, SwapRefused
 from service.loadtest.cli import loadtest
-from service.machine import Machine
+from service.machine import Machine, cores
 from service.options import Models, option
 from service.options import settings as configured
 from service.promotion import Promoted
@@ -99,14 +100,15 @@ def serve(
 def worker() -> None:
     """One worker of a service; the supervisor starts it."""
     # Imported here: the supervisor, and `rankserve bundles`, do without onnxruntime and its memory.
+    from service.api.rank import DirectRank
     from service.app import create_app
 
     place = inherited()
     settings = Settings()
     logs.configure(settings.log_level)
-    app = create_app(settings)
+    app = create_app(settings, cores=Cores(place.tally, place.index, cores()))
     run_worker(
-        app,
+        DirectRank(app),
         place.sock,
         tally=place.tally,
         index=place.index,

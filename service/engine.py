@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.bundle.errors import BundleError
-from service.bundle.graphs import check_arrays, stated_arrays
+from service.bundle.graphs import RANK_CPU, check_arrays, stated_arrays
 from service.bundle.manifest import Manifest
 from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import FeatureSchema, Side
+from service.cores import ALONE, Cores, Threads
 from service.device import Device, padded
 from service.errors import InferenceFailed
 from service.ledger import Ledger
@@ -36,6 +37,10 @@ ERRORS = tuple(
     kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """onnxruntime's errors, which share no class of their own"""
+
+
+LENT_ROWS = 100
+"""candidates for each thread of a run: with fewer, the way to another thread takes what it saves"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,9 @@ class Engine:
         ledger: Ledger | None = None,
     ) -> None:
         self._manifest, self._options, self._tasks = manifest, options, manifest.outputs()
-        self._user, self._item, self._rank = (
-            self.opened(folder / file) for file in ("user.onnx", "item.onnx", "rank.onnx")
-        )
+        self._user, self._item = (self.opened(folder / file) for file in ("user.onnx", "item.onnx"))
+        rank = folder / RANK_CPU
+        self._rank = self.opened(rank if self.on_cpu and rank.exists() else folder / "rank.onnx")
         if apart := [spec.name for spec in manifest.state if spec.item_axis != 0]:
             raise BundleError(f"the state arrays {apart} have no item a row; export them with item_axis 0")
         self._chunk_rows = options.chunk_rows if self.on_cpu else sys.maxsize
@@ -114,7 +119,7 @@ class Engine:
     @property
     def provider(self) -> str:
         """The execution provider in use, e.g. ``CPUExecutionProvider``."""
-        return str(self._rank.get_providers()[0])
+        return str(self._user.get_providers()[0])
 
     @property
     def on_cpu(self) -> bool:
@@ -125,6 +130,11 @@ class Engine:
     def state(self) -> StateFigures:
         """How the items' state is held by now."""
         return self._state.figures()
+
+    @property
+    def table(self) -> State:
+        """The items' state itself; like the engine it belongs to one thread at a time."""
+        return self._state
 
     def count_anew(self) -> None:
         """Forget how often items' state was there so far."""
@@ -147,14 +157,19 @@ class Engine:
         before, self._rank = self._rank, rank
         return before
 
-    def run(self, batch: Sequence[Encoded]) -> list[Inference]:
+    def run(self, batch: Sequence[Encoded], cores: Cores | None = None) -> list[Inference]:
         """Scores of every request of a batch, in one run of `user.onnx` and as few of the others as it takes.
+
+        On a CPU, the rows of one that is large enough are spread over `cores` that other workers lend.
 
         Raises:
             InferenceFailed: onnxruntime could not run a graph, or an item is beyond the catalogue.
         """
         try:
-            return self._run(batch)
+            if cores is None or self._device is not None:
+                return self._run(batch)
+            with cores.taken(sum(map(len, batch)) // LENT_ROWS) as threads:
+                return self._run(batch, threads)
         except ERRORS as error:
             raise InferenceFailed from error
         except IndexError as error:  # of a row that the catalogue does not have
@@ -166,7 +181,7 @@ class Engine:
         self._device = None
         self._state.close()
 
-    def _run(self, batch: Sequence[Encoded]) -> list[Inference]:
+    def _run(self, batch: Sequence[Encoded], threads: Threads = ALONE) -> list[Inference]:
         names, started = self._manifest.user_state, perf_counter()
         columns = Columns.joined([encoded.user for encoded in batch])
         users = dict(zip(names, self._call(self._user, names, Side.USER, columns), strict=True))
@@ -178,11 +193,12 @@ class Engine:
             began = perf_counter()
             item_row = self._state.rows(items.part(part))
             item_s += perf_counter() - began
-            for chunk in _parts(part, self._chunk_rows):
-                feeds = _feeds(self._manifest.features, Side.CROSS, cross.part(chunk))
-                feeds |= _spread(users, ends, chunk)
-                feeds["item_row"] = item_row[chunk.start - part.start : chunk.stop - part.start]
-                chunks.append(self._rank_rows(feeds))
+            feeds = []
+            for chunk in _parts(part, self._chunk_rows, threads.count):
+                feeds.append(_feeds(self._manifest.features, Side.CROSS, cross.part(chunk)))
+                feeds[-1] |= _spread(users, ends, chunk)
+                feeds[-1]["item_row"] = item_row[chunk.start - part.start : chunk.stop - part.start]
+            chunks += threads.map(self._rank_rows, feeds)
         rank_s = perf_counter() - started - user_s - item_s
         timings = [1e3 * seconds for seconds in (user_s, item_s, rank_s)]
         scores = dict(zip(self._tasks, map(_joined, zip(*chunks, strict=True)), strict=True))
@@ -244,10 +260,10 @@ def _has_device() -> bool:
     return "CUDAExecutionProvider" in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
 
 
-def _parts(of: slice, most: int) -> Iterator[slice]:
-    """Slices of so many rows at most, and all of a size, that make up a slice."""
+def _parts(of: slice, most: int, times: int = 1) -> Iterator[slice]:
+    """Slices of so many rows at most, all of a size, that make up a slice; a multiple of `times` of them."""
     n = of.stop - of.start
-    count = -(-n // most)
+    count = -(-n // (most * times)) * times
     return (slice(of.start + n * at // count, of.start + n * (at + 1) // count) for at in range(count))
 
 

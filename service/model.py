@@ -23,6 +23,7 @@ from service.bundle.manifest import Manifest
 from service.bundle.rows import Encoded
 from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabularies, table_file
 from service.bundle.store import verify
+from service.cores import Cores
 from service.cost import Cost
 from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
@@ -30,6 +31,7 @@ from service.ledger import Ledger
 from service.precision import PRECISION_ROWS, Chosen, Precision, settle
 from service.sharing import SHAPES, Sharing, choose, measure
 from service.state import StateFigures
+from service.warming import Warming
 
 WARM_UP_RUNS = 3
 
@@ -52,6 +54,7 @@ class ModelOptions:
         max_queued_rows: most candidates that wait.
         share_runs: whether requests may share a run, where that is faster.
         inline_s: a run that should take no longer is done on the event loop.
+        cores: that runs may borrow of other workers.
         precision: of `rank.onnx`; ``auto`` takes int8 where the bundle has it and it is faster here.
         ledger: of the memory of items' state, of all models; without one there is no limit.
     """
@@ -61,6 +64,7 @@ class ModelOptions:
     max_queued_rows: int = 20_000
     share_runs: bool = True
     inline_s: float = 0.0
+    cores: Cores | None = None
     precision: Precision | Literal["auto"] = "auto"
     ledger: Ledger | None = None
 
@@ -81,6 +85,7 @@ class Model:
         self.engine = engine
         self.batcher = batcher
         self.precision = precision
+        self.warming = Warming(encoder, engine.table, lambda: batcher.idle)
 
     @staticmethod
     def load(
@@ -94,7 +99,7 @@ class Model:
         Args:
             folder: of the bundle.
             options: how to run.
-            executor: of one thread, which will run the engine; `observe` is told of every run.
+            executor: of one thread, for the runs that are not short; `observe` is told of every run.
 
         Raises:
             BundleError: the bundle is not what it claims to be; with the reason.
@@ -112,7 +117,7 @@ class Model:
             refused.pop_all()
         _log.info("%s: %s", manifest.version, sharing)
         batcher: Batcher[Encoded, Inference] = Batcher(
-            engine.run,
+            partial(engine.run, cores=options.cores),
             len,
             executor,
             max_rows=sharing.rows,
@@ -154,6 +159,7 @@ class Model:
 
     async def drain(self) -> None:
         """Wait for what was submitted; take no more."""
+        self.warming.end()
         await self.batcher.drain()
 
     def close(self) -> None:

@@ -9,14 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Thread
+from functools import partial
 from typing import TYPE_CHECKING
 
 from service import heap
+from service.behind import Behind
 from service.bundle.errors import BundleError
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 MOST_RETRY_S = 300.0
 """The longest delay between two tries to load a version."""
-
-Job = tuple[str, Future["Model"]]
-"""a version to load, and where its model is awaited"""
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ class Residents:
 
         What fails is due again after `retry_s` seconds, then twice that, and so on.
         """
-        self._retry_s = retry_s
+        self._make, self._retry_s = load, retry_s
         self.changed = asyncio.Event()
         """set when a load has ended and when a retired version is gone; whoever waits for it clears it"""
         self.ready: dict[str, Resident] = {}
@@ -71,10 +67,8 @@ class Residents:
         self.loading: str | None = None
         self.failed: dict[str, Failure] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        # One thread, which lasts: what one version frees of its heap, the next one takes. And a daemon, not
-        # an executor's: a load cannot be broken off, and must not keep the process from ending.
-        Thread(target=_load_all, args=(load, self._jobs), name="residents", daemon=True).start()
+        # Each one thread, which lasts: what one version frees of its heap, the next one takes.
+        self._loads, self._frees = Behind("residents"), Behind("retired")
 
     @property
     def due(self) -> frozenset[str]:
@@ -112,28 +106,41 @@ class Residents:
     async def close(self) -> None:
         """Retire every version and wait until all are gone. No load may be begun any more.
 
-        One that is under way is not waited for: it ends with the process.
+        One that is under way is waited for only while it follows one of these: it ends with the process.
         """
-        self._jobs.put(None)
-        while self.ready or self.retiring:
-            self.changed.clear()
-            for version in list(self.ready):
-                self.retire(version)
-            await self.changed.wait()
+        try:
+            while self.ready or self.retiring:
+                self.changed.clear()
+                for version in list(self.ready):
+                    self.retire(version)
+                await self.changed.wait()
+        finally:
+            self._loads.close()
+            self._frees.close()
 
     async def _load(self, version: str) -> None:
-        made: Future[Model] = Future()
-        self._jobs.put((version, made))
         try:
-            model = await asyncio.wrap_future(made)
+            model = await self._loads.do(partial(self._make, version))
+            await self._follow(model)
         except Exception as error:  # whatever it is: the reason why this version is not here
             self._fail(version, error)
         else:
             self.ready[version] = Resident(version, model, time.time())
             self.forget([version])
+            self._start(model.warming.go_on())
             _log.info("%s is in memory", version)
         self.loading = None
         self.changed.set()
+
+    async def _follow(self, model: Model) -> None:
+        """Let a model hold of items' state what those in memory hold. Where it cannot, it is closed."""
+        async with AsyncExitStack() as refused:
+            refused.push_async_callback(self._loads.do, model.close)
+            for resident in tuple(self.ready.values()):
+                if not resident.retired:  # while the model followed another one
+                    with self.lease(resident) as other:
+                        await self._loads.do(partial(model.warming.follow, other.warming))
+            refused.pop_all()
 
     def _fail(self, version: str, error: Exception) -> None:
         expected, last = isinstance(error, BundleError), self.failed.get(version)
@@ -149,7 +156,7 @@ class Residents:
     async def _free(self, resident: Resident) -> None:
         try:
             await resident.model.drain()
-            await asyncio.to_thread(_end, resident)
+            await self._frees.do(partial(_end, resident))
             _log.info("%s is gone", resident.version)
         finally:
             self.retiring.remove(resident)
@@ -163,21 +170,7 @@ class Residents:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            _log.error("a version was not freed in good order", exc_info=error)
-
-
-def _load_all(load: Callable[[str], Model], jobs: SimpleQueue[Job | None]) -> None:
-    """The thread that loads: a version at a time, until there is a None."""
-    while job := jobs.get():
-        version, made = job
-        made.set_running_or_notify_cancel()  # from here on nobody can cancel it
-        try:
-            made.set_result(load(version))
-        except BaseException as error:  # SystemExit and its like too: the thread lasts
-            # No future that is awaited takes a StopIteration: it would be waited for for ever.
-            fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
-            made.set_exception(error if fits else RuntimeError(repr(error)))
-        del job, made  # this frame must keep no model in memory
+            _log.error("a version could not be warmed or freed in good order", exc_info=error)
 
 
 def _end(resident: Resident) -> None:

@@ -1,7 +1,7 @@
 """The state of a version's items: its arrays, filled ahead where the whole catalogue fits, else on demand.
 
 What the budget allows decides between the two. Either way every item of a run has a row when the run needs
-it, so no score depends on what happened to be held. Belongs to one thread once it is open.
+it, so no score depends on what happened to be held. Once it is open, it has one user at a time.
 """
 
 from __future__ import annotations
@@ -162,6 +162,21 @@ class State:
             self._places.keep(placed)
         return placed.rows
 
+    @property
+    def room(self) -> int:
+        """Items that could be held beside those that are; none where all are."""
+        return 0 if self.resident else self._places.pool - self._places.held
+
+    def recent(self) -> Rows:
+        """Rows of the catalogue that are held on demand, the last used first. Any thread may ask."""
+        return self._places.recent()
+
+    def warm(self, rows: Rows) -> None:
+        """Hold these rows of the catalogue, too; counted as nobody's."""
+        counts, none = (self._places.hits, self._places.misses), rows[:0]
+        self.rows(Wanted(rows, None, none, none.astype(np.int64)))
+        self._places.hits, self._places.misses = counts
+
     def figures(self) -> StateFigures:
         """How the state is held by now."""
         places = self._places
@@ -186,8 +201,10 @@ class State:
             self._places.pool = self._ledger.grow(self._claim).pool
 
     def close(self) -> None:
-        """Give the memory back. Nothing may be running."""
+        """Give the memory back. Nothing may be running, and it is of no use any more."""
         self._opened.close()
+        # What computes is the engine's, which has this: no collection of garbage would find the two.
+        del self._compute, self._items
 
     def _open(self, key: str, need: Need) -> None:
         with ExitStack() as opened:

@@ -53,7 +53,7 @@ class Respawn:
 class Place:
     """What a worker has of its supervisor: its number, from 0, and what all workers share.
 
-    That is the listening socket, and the tally of their connections.
+    That is the listening socket, and the tally of what each of them has and does.
     """
 
     index: int
@@ -202,6 +202,7 @@ class Supervisor:
         code = await worker.wait()
         del self._alive[index]
         self._tally[index] = AWAY
+        self._tally.take(index, 0)
         self._bury(worker.pid)
         return code
 

@@ -1,4 +1,4 @@
-"""How many connections each worker has, and that it lives: in memory that the supervisor makes for all.
+"""What each worker has and does, and that it lives: in memory that the supervisor makes for all.
 
 A number has one writer, its worker, and after that one's death the supervisor: there is nothing to lock.
 """
@@ -13,15 +13,22 @@ AWAY = -1
 """In place of a number: this worker takes nobody. It starts, drains, or is dead."""
 
 _BYTES = 8
+_NUMBERS = 3
+"""of each worker"""
 
 
 class Tally:
-    """Open connections by worker, `[workers]`, and how often each has beaten, `[workers]`."""
+    """By worker, `[workers]` each: open connections, how often it has beaten, cores that its run takes."""
 
     def __init__(self, fd: int) -> None:
         """Map the memory behind a descriptor, which stays the caller's."""
         numbers = memoryview(mmap.mmap(fd, 0)).cast("q")
-        self._counts, self._beats = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+        n = len(numbers) // _NUMBERS
+        self._counts, self._beats, self._cores = (numbers[at * n : (at + 1) * n] for at in range(_NUMBERS))
+
+    def __len__(self) -> int:
+        """How many workers there are."""
+        return len(self._counts)
 
     def __getitem__(self, worker: int) -> int:
         """What a worker has, or `AWAY`."""
@@ -38,6 +45,14 @@ class Tally:
         """How often it has given one; a worker that starts again goes on where its predecessor ended."""
         return self._beats[worker]
 
+    def take(self, worker: int, cores: int) -> None:
+        """So many cores does a worker's run take from now on; 0 where it has none."""
+        self._cores[worker] = cores
+
+    def taken(self) -> int:
+        """Cores that runs take, of all workers together."""
+        return sum(self._cores)
+
     def others(self, worker: int) -> dict[int, int]:
         """Worker -> what it has, of all others that take callers."""
         return {other: count for other, count in enumerate(self._counts) if other != worker and count != AWAY}
@@ -50,5 +65,6 @@ def make(workers: int) -> int:
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.write(fd, AWAY.to_bytes(_BYTES, "little", signed=True) * workers + bytes(_BYTES) * workers)
+    away = AWAY.to_bytes(_BYTES, "little", signed=True) * workers
+    os.write(fd, away + bytes(_BYTES) * workers * (_NUMBERS - 1))
     return fd

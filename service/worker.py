@@ -22,8 +22,10 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import heap
+from service.corked import Corked
 from service.door import PATIENCE, Door
 from service.tally import Tally
 
@@ -52,10 +54,11 @@ def run_worker(
 ) -> None:
     """Serve `app` on the listening `sock` until told to stop, then end in order and return.
 
-    `tally` has the connections of each worker that shares the socket; this one is its number `index`, and
-    leaves callers to others with `patience` (see `Door`). `on_connections` is told how many connections there
-    are whenever that changes; `on_drain` is called once, on the event loop, when the grace of `drain_grace_s`
-    seconds begins. After that an open connection has `linger_s` seconds for a request that is on its way.
+    `tally` has the connections, and more, of each worker that shares the socket; this one is its number
+    `index`, and leaves callers to others with `patience` (see `Door`). `on_connections` is told how many
+    connections there are whenever that changes; `on_drain` is called once, on the event loop, when the grace
+    of `drain_grace_s` seconds begins. After that an open connection has `linger_s` seconds for a request that
+    is on its way.
     SystemExit where the app's lifespan fails to start; a worker told to stop before that dies of the signal.
     """
     # A version that loads beside the requests is Python too: the loop must not wait 5 ms each time it wakes.
@@ -84,7 +87,7 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             self._answer,
             loop="uvloop",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             interface="asgi3",
             lifespan="on",
@@ -100,6 +103,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn: let the app's lifespan start, then the callers in."""
         await super().startup(sockets)
+        heap.settle()
         self._door.open()
 
     async def _welcome(self, connection: socket.socket) -> None:
@@ -148,6 +152,14 @@ class _Server(uvicorn.Server):
         while self.server_state.connections and time.monotonic() < last:  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol on a corked transport; a subclass because uvicorn makes the protocol itself."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Called by the loop."""
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]  # it is one in all it does
 
 
 class _Open:

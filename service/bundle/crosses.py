@@ -53,6 +53,11 @@ class Crosses:
             f.name: self._encoded_table(f) for f in self._features if not isinstance(f, Match | Product)
         }
 
+    @property
+    def read_items(self) -> bool:
+        """Does any of them read an item's own columns, beside its live ones and its parts of keys?"""
+        return any(isinstance(feature, Match | Product) for feature in self._features)
+
     def encode(self, user: Entities, item: Entities, given: Mapping[str, Given]) -> Columns:
         """Cross columns ``[N]``.
 

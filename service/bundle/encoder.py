@@ -7,6 +7,7 @@ row, the encoding of what it brings itself, and its crosses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -84,6 +85,7 @@ class Encoder:
         self._key_reads = {(name, at): schema.reads(schema.tables[name][at]) for name, at in self._keys}
         self._users = self._encoded_table(Side.USER)
         self._items = self._encoded_table(Side.ITEM)
+        self._live = replace(self._items, columns=Columns.zeros(len(self.items), Layout((), ())))
         self._crosses = Crosses(schema, self._slots, tables, self._keys, self._items.columns)
 
     @property
@@ -143,9 +145,7 @@ class Encoder:
         """Encode one request. What it brings beats the tables; fields that no feature reads are passed over.
 
         Args:
-            user_id: None where there is none.
-            user: fields of the user's, by name.
-            context: fields of the context's, by name.
+            user_id, user, context: None where there is no user's; fields of theirs, by name.
             item_ids: ``N`` candidates.
             inline: item fields of single candidates, by position. A name ``table.field`` is another table's.
             items: the candidates as they stand now; as the item table has them for None. None of them both is
@@ -158,6 +158,10 @@ class Encoder:
         user_row = self.tables["user"].rows([user_id])
         users = self._entities(Side.USER, [user_id], user_row, of_all(about, 1))
         item_row, names = self.item_rows(item_ids) if items is None else items.row, self._names[Scope.ITEM]
+        if not inline and (items is None or not len(items.revised)) and item_row.all():
+            held = self._items if self._crosses.read_items else self._live  # the engine has their state
+            cross, none = self._crosses.encode(users, held.take(item_row), {}), np.empty(0, np.int64)
+            return Encoded(users.columns, int(user_row[0]), item_row, None, item_row[:0], none, cross)
         try:
             given = of_candidates(inline, names)
             candidates = self._entities(Side.ITEM, item_ids, item_row, given, items)
@@ -165,11 +169,9 @@ class Encoder:
         except FeatureError as error:
             raise placed(error, inline, names, partial(self.check, error.field)) from None
         at, ids = self._touched(item_row, given, items)
-        fresh, fresh_at = None, at.astype(np.int32)
-        if len(at):
-            changed = candidates.columns.take(at).differs(self.items.take(item_row[at]))
-            fresh_at = fresh_at[changed]
-            fresh = candidates.columns.take(fresh_at) if len(fresh_at) else None
+        changed = candidates.columns.take(at).differs(self.items.take(item_row[at]))
+        fresh_at = at[changed].astype(np.int32)
+        fresh = candidates.columns.take(fresh_at) if len(fresh_at) else None
         return Encoded(users.columns, int(user_row[0]), item_row, fresh, fresh_at, ids[fresh_at], cross)
 
     def revised(self, item_row: Rows, fields: Sequence[Fields]) -> Entities:
@@ -188,8 +190,7 @@ class Encoder:
         """Encode impressions: user, item and cross columns, ``[N]`` each.
 
         Args:
-            user_ids: of the ``N`` impressions.
-            item_ids: of the ``N`` impressions.
+            user_ids, item_ids: of the ``N`` impressions.
             given: the context (``context.hour``) and what else was known at the impression, by path.
             serving: give `train_only` features the constants that serving gives them.
         """

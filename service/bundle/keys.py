@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.errors import FeatureError
-from service.bundle.pieces import forget_keys, looked_up
+from service.bundle.pieces import forget_keys, looked_up, pieces
 
 DENSE = 1 << 20
 """numbers below this are looked up in a table of them all, which is several times faster than a search"""
@@ -99,5 +99,10 @@ class NumberIndex:
 
 def _number(values: NDArray[np.object_], known: dict[str | None, int]) -> NDArray[np.int64]:
     """Number the distinct values from 1 as they come, in `known`; each value's number."""
+    for piece in pieces(len(values)):
+        known.update(zip(values[piece], range(piece.start + 1, piece.stop + 1), strict=True))
+    if len(known) == len(values):  # as those of a key of one part are: in a fifth of the time
+        return np.arange(1, len(values) + 1)
+    forget_keys(known)
     # A generator and not a C loop: it lets go of the GIL while a big table loads.
     return np.fromiter((known.setdefault(value, len(known) + 1) for value in values), np.int64, len(values))

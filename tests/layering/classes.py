@@ -107,7 +107,7 @@ def _classes(modules: Collection[Module]) -> dict[str, Class]:
             module, node, tuple(origin(module.dotted(base)) for base in node.bases)
         )
         for module in modules
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.ClassDef)
     }
 
@@ -138,6 +138,6 @@ def _functions_like(modules: Collection[Module], protocol: Class) -> Iterator[st
     calls = [node for node in protocol.node.body if isinstance(node, Function)]
     wanted = [argument.arg for argument in calls[0].args.args[1:]]
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, Function) and [argument.arg for argument in node.args.args] == wanted:
                 yield node.name

@@ -19,7 +19,7 @@ def reads_environment(modules: Iterable[Module], but: Collection[str]) -> list[s
     for module in modules:
         if within(module.name, but):
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute | ast.Name) and within(module.dotted(node), ENVIRONMENT):
                 offences.append(module.at(node, f"reads the environment: {ast.unparse(node)}"))
             elif isinstance(node, ast.Call) and any(keyword.arg == "envvar" for keyword in node.keywords):
@@ -34,7 +34,7 @@ def unpickles(modules: Iterable[Module]) -> list[str]:
         offences += [
             f"{module.path}:{line}: imports {name}" for line, name in module.imports if within(name, PICKLES)
         ]
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if not isinstance(node, ast.Call):
                 continue
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}

@@ -17,7 +17,7 @@ def too_long(modules: Iterable[Module], file_lines: int, function_lines: int) ->
         lines = module.source.count("\n")
         if lines > file_lines and REASON not in (ast.get_docstring(module.tree) or ""):
             offences.append(f"{module.path}:1: {lines} lines")
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, Function):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > function_lines and REASON not in (ast.get_docstring(node) or ""):

@@ -25,6 +25,11 @@ class Module:
         return ast.parse(self.source, self.path)
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def imports(self) -> list[tuple[int, str]]:
         """Line and full name of everything imported, wherever it stands; `from a import b` is `a.b`."""
         return [(line, target) for line, target, _ in self._bound]
@@ -56,7 +61,7 @@ class Module:
     def _bound(self) -> list[tuple[int, str, str]]:
         """Line, full name and local name of each import; one by a call has no local name."""
         bound = []
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             match node:
                 case ast.Import():  # after `import a.b`, `a` stands for itself
                     bound += [(node.lineno, alias.name, alias.asname or alias.name) for alias in node.names]

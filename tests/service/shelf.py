@@ -17,11 +17,30 @@ from service.model import Model
 from service.registry import Registry
 
 
+class NamedWarming:
+    """Which versions a version was to be as warm as, and whether it went on with that."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.followed: list[str] = []
+        self.has_gone_on = False
+
+    def follow(self, before: NamedWarming) -> None:
+        """Remember whom; "cold" cannot be warmed."""
+        if self.version == "cold":
+            raise BundleError("cold cannot be warmed")
+        self.followed.append(before.version)
+
+    async def go_on(self) -> None:
+        """There is nothing to do."""
+        self.has_gone_on = True
+
+
 class NamedModel:
     """A version in memory, as far as the registry knows one. Its only task is `click`."""
 
     def __init__(self, version: str, closed: Callable[[str], None]) -> None:
-        self.version = version
+        self.version, self.warming = version, NamedWarming(version)
         self.is_drained = self.is_closed = False
         self._closed = closed
 

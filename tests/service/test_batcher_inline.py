@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from service.cost import Cost
-from service.errors import NotReady
+from service.errors import NotReady, Overloaded
 from tests.service.held import Bench, Entry, PoisonError, outcomes, settle
 
 COST = Cost(fixed_s=0.0, row_s=0.001)
@@ -12,9 +14,16 @@ LONG = 11
 """rows that take longer than that"""
 
 
-def bench(cost: Cost | None = COST) -> Bench:
+def bench(cost: Cost | None = COST, max_entries: int = 100, max_queued_rows: int = 1_000) -> Bench:
     """Runs of up to ten rows are short."""
-    return Bench(cost=cost, inline_s=INLINE_S, max_rows=100)
+    return Bench(
+        cost=cost, inline_s=INLINE_S, max_entries=max_entries, max_queued_rows=max_queued_rows, clock=still
+    )
+
+
+def still() -> float:
+    """A clock by which no run takes any time: what is expected of one is never exceeded."""
+    return 0.0
 
 
 async def test_short_runs_need_no_thread() -> None:
@@ -51,24 +60,58 @@ async def test_what_arrives_at_once_shares_a_run() -> None:
 
 
 async def test_an_answer_is_on_its_way_before_the_next_run() -> None:
-    """Nobody's answer waits for another's run: what it sets off comes first."""
-    held = bench()
-    order: list[str] = []
+    """Nobody's answer waits for another's run: not what it sets off, nor what that does in the turn after."""
+    held = bench(max_entries=1)
+    loop, order = asyncio.get_running_loop(), list[str]()
 
     async def caller(name: str) -> None:
-        await held.batcher.submit(Entry(name, rows=60), asyncio.get_running_loop().time() + 60)
-        order.append(f"{name} answered, {len(held.batches)} runs")
+        await held.batcher.submit(Entry(name), loop.time() + 60)
+        loop.call_soon(lambda: order.append(f"{name} sent after {len(held.batches)} runs"))
 
-    held.batcher._inline_s = 1.0
     await asyncio.gather(caller("a"), caller("b"))
+    await settle()
     assert held.batches == [["a"], ["b"]]
-    assert order == ["a answered, 1 runs", "b answered, 2 runs"]
+    assert order == ["a sent after 1 runs", "b sent after 2 runs"]
+
+
+async def test_the_answer_of_a_thread_goes_first_too() -> None:
+    """Also where an entry that waits has asked for a turn of its own already."""
+    held, order = bench(), list[str]()
+    loop = asyncio.get_running_loop()
+
+    async def caller() -> None:
+        await held.batcher.submit(Entry("long", LONG), loop.time() + 60)
+        loop.call_soon(lambda: order.append(f"long sent after {len(held.batches)} runs"))
+
+    task = asyncio.create_task(caller())
+    await settle()
+    short = asyncio.create_task(held.batcher.submit(Entry("short"), loop.time() + 60))
+    await asyncio.sleep(0)
+    await held.engine.step()
+    await asyncio.gather(task, short)
+    await settle()
+    assert order == ["long sent after 1 runs"]
+
+
+async def test_who_comes_while_a_failed_batch_is_halved_waits_like_others() -> None:
+    """Its deadline is watched, and what is ahead counts: the halves run first."""
+    held = bench(max_queued_rows=5)
+    loop = asyncio.get_running_loop()
+    bad = [
+        asyncio.create_task(held.batcher.submit(Entry(name, 1, PoisonError()), loop.time() + 60))
+        for name in "ab"
+    ]
+    for _ in range(3):  # their own say, and the two turns before the run
+        await asyncio.sleep(0)
+    assert held.batches == [["a", "b"]]
+    with pytest.raises(Overloaded):
+        held.batcher.admit(6, loop.time() + 60)
+    assert all(isinstance(each, PoisonError) for each in await outcomes(bad))
 
 
 async def test_the_loop_turns_between_two_runs() -> None:
     """What else is due is not starved by a queue of short runs."""
-    held, seen = bench(), []
-    held.batcher._max_entries = 1
+    held, seen = bench(max_entries=1), list[int]()
     tasks = [
         asyncio.create_task(held.batcher.submit(Entry(name), asyncio.get_running_loop().time() + 60))
         for name in "abc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service import engine as engine_module
+from service import tally
+from service.bundle.errors import BundleError
 from service.bundle.golden import agree
+from service.bundle.graphs import RANK_CPU
 from service.bundle.rows import Encoded
+from service.cores import Cores
 from service.device import Device, padded
 from service.engine import Engine, EngineOptions
 from service.errors import InferenceFailed
@@ -171,6 +177,41 @@ def test_a_request_that_breaks_the_model_harms_no_other(tiny: Tiny, engine: Engi
         engine.run([poison])
     assert "out of bounds" in str(caught.value.__cause__)
     check(tiny, engine, [encoded])
+
+
+def test_a_cpu_ranks_by_its_own_graph_where_there_is_one(tmp_path: Path) -> None:
+    """And by nothing else, broken or not: what was exported for it is what was proven."""
+    tiny = write_tiny(tmp_path, "v1")
+    (tiny.folder / RANK_CPU).write_bytes((tiny.folder / "rank.onnx").read_bytes())
+    (tiny.folder / "rank.onnx").write_bytes(b"not read")
+    engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, CPU)
+    check(tiny, engine, [request(tiny, "1", "2", fresh=True)])
+    engine.close()
+    (tiny.folder / RANK_CPU).write_bytes(b"read")
+    with pytest.raises(BundleError, match=f"{RANK_CPU} cannot be read"):
+        Engine(tiny.folder, tiny.manifest, tiny.encoder.items, CPU)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 256])
+def test_rows_spread_over_lent_cores_get_the_same_scores(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, chunk_rows: int
+) -> None:
+    """Of one request and of several, fresh items among them, however they are dealt to threads."""
+    monkeypatch.setattr(engine_module, "LENT_ROWS", 2)
+    options = replace(CPU, chunk_rows=chunk_rows)
+    engine = Engine(tiny.folder, tiny.manifest, tiny.encoder.items, options)
+    fd = tally.make(3)
+    cores = Cores(tally.Tally(fd), 0, 3)
+    batch = [
+        request(tiny, *(str(at) for at in range(n % ITEMS)), user=str(n), fresh=n > 1) for n in (1, 2, 7)
+    ]
+    for some in ([batch[2]], batch):
+        for encoded, inference in zip(some, engine.run(some, cores), strict=True):
+            expected = tiny.predict(encoded)
+            for task, scores in inference.scores.items():
+                assert agree(scores, expected[task]), task
+    engine.close()
+    os.close(fd)
 
 
 def has_device() -> bool:

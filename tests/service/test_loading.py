@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.bundle import pieces, rows
 from service.bundle.columns import Lists, Texts, strings
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
 from service.bundle.kinds import Fitted, VocabularySpec
-from service.bundle.pieces import PIECE
 from service.bundle.schema import FeatureSchema
 from service.bundle.snapshot import read_table, read_vocabularies, write_table, write_vocabularies
 from service.bundle.table import Table
@@ -24,7 +24,9 @@ from service.engine import EngineOptions
 from service.model import Model, ModelOptions
 from tests.tiny import write_tiny
 
-USERS, LISTED, ITEMS = 400, 25, 9_000
+PIECE = 512
+"""in place of the service's own: every line is watched, which takes the longer the more the process holds"""
+USERS, LISTED, ITEMS = 60, 25, 3 * PIECE
 SCHEMA = FeatureSchema.model_validate(
     {
         "features": [
@@ -76,8 +78,12 @@ def most_objects_at_once(call: Callable[[], object]) -> int:
     return most
 
 
-def test_a_load_and_a_close_deal_with_a_piece_at_a_time(tmp_path: Path) -> None:
+def test_a_load_and_a_close_deal_with_a_piece_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No line of Python makes or frees so many objects that another thread would wait for it."""
+    monkeypatch.setattr(pieces, "PIECE", PIECE)
+    monkeypatch.setattr(rows, "PIECE", PIECE)
     write(tmp_path)
     loaded: list[Encoder] = []
     assert most_objects_at_once(lambda: loaded.append(load(tmp_path))) <= 2 * PIECE

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import threading
 import weakref
 from functools import partial
@@ -15,20 +14,15 @@ from service.bundle.errors import BundleError
 from service.errors import NotReady
 from service.registry import Registry
 from service.residents import Residents
-from tests.service.shelf import Shelf, answered_by, deploy, opened, serves, until, worker
+from tests.service.shelf import NamedWarming, Shelf, answered_by, deploy, opened, serves, until, worker
 
 
 async def test_loading_leaves_the_loop_alone(tmp_path: Path, shelf: Shelf) -> None:
-    """A load blocks a thread of its own, one for all loads, which keeps no process from ending.
-
-    It has the priority of the others: a nice thread that holds the GIL is one that requests wait for.
-    """
+    """A load blocks a thread of its own, one for all loads, which keeps no process from ending."""
     threads: set[str] = set()
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     def load(version: str) -> object:
         assert threading.current_thread().daemon
-        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
         threads.add(threading.current_thread().name)
         return shelf.load(version)
 
@@ -39,6 +33,59 @@ async def test_loading_leaves_the_loop_alone(tmp_path: Path, shelf: Shelf) -> No
         deploy(tmp_path, version="v2")
         await until(lambda: shelf.in_memory == ["v2"])
     assert threads == {"residents"}
+
+
+async def test_a_version_is_as_warm_as_what_serves(tmp_path: Path, shelf: Shelf) -> None:
+    """Before it is ready it follows what is in memory; it goes on with that afterwards."""
+    deploy(tmp_path, version="v1")
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.ready)
+        with registry.lease("default") as first:
+            assert first.warming.followed == []  # type: ignore[attr-defined]
+        deploy(tmp_path, version="v2", previous="v1")
+        await until(lambda: answered_by(registry) == "v2")
+        with registry.lease("default") as second:
+            assert second.warming.followed == ["v1"]  # type: ignore[attr-defined]
+            assert second.warming.has_gone_on  # type: ignore[attr-defined]
+
+
+async def test_a_version_that_cannot_be_warmed_is_refused(tmp_path: Path, shelf: Shelf) -> None:
+    """With the reason, and nothing of it stays in memory."""
+    deploy(tmp_path, version="v1")
+    async with opened(worker(tmp_path, shelf)) as registry:
+        await until(lambda: registry.ready)
+        deploy(tmp_path, version="cold", previous="v1")
+        await until(lambda: registry.failed)
+        assert registry.failed == {"cold": "cold cannot be warmed"}
+        assert shelf.in_memory == ["v1"]
+
+
+async def test_what_is_retired_meanwhile_is_not_followed(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are in memory; while a third follows the first, the second goes, and is let alone from then on."""
+    residents, follow = Residents(shelf.load, retry_s=100.0), NamedWarming.follow
+    begun, free = threading.Event(), threading.Event()
+
+    def slowly(warming: NamedWarming, before: NamedWarming) -> None:
+        begun.set()
+        assert free.wait(10)
+        follow(warming, before)
+
+    for version in ("v1", "v2"):
+        residents.load(version)
+        await until(lambda: residents.loading is None)
+    monkeypatch.setattr(NamedWarming, "follow", slowly)
+    residents.load("v3")
+    await until(begun.is_set)
+    residents.retire("v2")
+    await until(lambda: not residents.retiring)
+    free.set()
+    await until(lambda: residents.loading is None)
+    assert residents.failed == {}
+    assert residents.ready["v3"].model.warming.followed == ["v1"]  # type: ignore[attr-defined]
+    await residents.close()
+    assert shelf.in_memory == []
 
 
 async def test_a_lease_keeps_its_version(tmp_path: Path, shelf: Shelf) -> None:

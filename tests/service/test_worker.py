@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections import Counter
 from dataclasses import dataclass
 
@@ -145,6 +146,27 @@ async def test_workers_die_with_a_killed_supervisor() -> None:
         await service.refuses()
         listen("127.0.0.1", service.port).close()
         assert await service.ended() == -signal.SIGKILL
+
+
+async def test_an_answer_is_one_packet() -> None:
+    """Its head does not go ahead of its body: whoever reads wakes once."""
+    async with serving(grace_s=0) as service:
+        loop = asyncio.get_running_loop()
+        with socket.create_connection(("127.0.0.1", service.port)) as raw:
+            raw.setblocking(False)
+            for _ in range(5):
+                await loop.sock_sendall(raw, b"GET /readyz HTTP/1.1\r\nhost: tiny\r\n\r\n")
+                assert (await loop.sock_recv(raw, 65_536)).endswith(b"\r\n\r\nready")
+
+
+async def test_cores_that_a_killed_worker_had_are_free_again() -> None:
+    """The supervisor says so in its place: else others would go without them for ever."""
+    async with serving(grace_s=0, workers=2) as service:
+        victim = int((await service.get("/take")).body)
+        assert (await service.get("/taken")).body == "2"
+        os.kill(victim, signal.SIGKILL)
+        await service.logged("ended with signal 9; again in")
+        assert (await service.get("/taken")).body == "0"
 
 
 @pytest.mark.parametrize("path", ["/", "/readyz"])

@@ -19,6 +19,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from service.api import Serving
+from service.api.rank import DirectRank
 from service.app import Load, create_app
 from service.batcher import Batcher
 from service.bundle import deployment, store
@@ -38,6 +39,7 @@ from service.errors import InferenceFailed
 from service.precision import Chosen
 from service.settings import Settings
 from service.state import StateFigures
+from tests.service.shelf import NamedWarming
 
 A = TypeVar("A")
 ITEMS, USERS = strings("123456789"), strings("123")
@@ -76,7 +78,7 @@ class ToyModel:
     formula = FORMULA
 
     def __init__(self, version: str, executor: ThreadPoolExecutor, max_queued_rows: int = 1_000) -> None:
-        self.version = version
+        self.version, self.warming = version, NamedWarming(version)
         self.encoder = Encoder(SCHEMA, {"item": Vocabulary(ITEMS)}, TABLES)
         self.free, self.begun = threading.Event(), threading.Event()
         self.free.set()
@@ -129,7 +131,9 @@ class Toy:
         self.models: dict[str, ToyModel] = {}
         self.held: dict[str, threading.Event] = {}
         self.app: FastAPI = create_app(self.settings, cast(Load, self.load))
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://toy")
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(DirectRank(self.app)), base_url="http://toy"
+        )
 
     def hold(self, version: str) -> threading.Event:
         """Let a version load only once the event is set."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import ormsgpack
 import pytest
@@ -40,6 +41,34 @@ async def test_the_answer_is_what_the_documentation_promises(service: Toy) -> No
     answer = await service.rank(user_id="1", candidates=CANDIDATES, tasks=True, explain=True)
     read = RankResponse.model_validate_json(answer.content, strict=True, extra="forbid")
     assert read.model_dump(mode="json", exclude_unset=True) == answer.json()
+
+
+async def test_the_documented_route_gives_the_same(service: Toy) -> None:
+    """The framework's route, which only those ask who run the app without a worker; faults as well."""
+    asked = [
+        {"user_id": "1", "candidates": CANDIDATES, "tasks": True, "request_id": "r-1"},
+        {"user_id": "1", "candidates": [], "request_id": "r-2"},
+        {"user_id": "1", "candidates": CANDIDATES, "ranker": "nobody", "request_id": "r-3"},
+    ]
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://toy") as framework:
+        for body in asked:
+            answers = [
+                await client.post("/v1/rank", json=body, headers={"x-request-id": "r-9"})
+                for client in (service.client, framework)
+            ]
+            direct, routed = (
+                (answer.status_code, answer.headers["content-type"], answer.headers["x-request-id"])
+                for answer in answers
+            )
+            assert direct == routed
+            said = [answer.json() for answer in answers]
+            assert all(each.pop("timings_ms", None) for each in said) == (direct[0] == 200)
+            assert said[0] == said[1]
+    metrics = (await service.client.get("/metrics")).text
+    for outcome in ("ok", "invalid", "unknown_ranker"):
+        assert f'rankserve_requests_total{{outcome="{outcome}",route="/v1/rank"}} 2.0' in metrics
+    assert (await service.client.get("/v1/rank")).status_code == 405
 
 
 async def test_messagepack_goes_in_and_comes_out(service: Toy) -> None:

@@ -1,5 +1,9 @@
 """Keys of one and more parts, against a dict of tuples."""
 
+import sys
+from types import FrameType
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 from service.bundle.columns import strings
 from service.bundle.errors import FeatureError
 from service.bundle.keys import DENSE, KeyIndex, NumberIndex
+from service.bundle.pieces import PIECE
 
 part = st.text("ab", max_size=3)
 
@@ -39,6 +44,24 @@ def test_number_index(numbers: set[int], other: int) -> None:
     asked = [*ascending, other, 0, 5 * DENSE]
     expected = [int(rows[ascending.index(number)]) if number in numbers else 0 for number in asked]
     assert index.rows(np.array([asked])).tolist() == [expected]
+
+
+def test_nothing_lets_go_of_many_values_at_once() -> None:
+    """A part whose values come again is numbered anew; one call of C for it would keep the GIL meanwhile."""
+    cleared: list[int] = []
+
+    def look(frame: FrameType, event: str, of: Any) -> None:
+        if event == "c_call" and of.__name__ == "clear":
+            cleared.append(len(of.__self__))
+
+    parts = [strings(map(str, numbers)) for numbers in np.divmod(np.arange(3 * PIECE), 2 * PIECE)]
+    sys.setprofile(look)
+    try:
+        index = KeyIndex("t", parts)
+    finally:
+        sys.setprofile(None)
+    assert index.rows(index.codes(0, ["1"]), index.codes(1, ["5"])).tolist() == [2 * PIECE + 6]
+    assert max(cleared, default=0) <= PIECE
 
 
 def test_refusals() -> None:
