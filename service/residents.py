@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from service import heap
 from service.behind import Behind
 from service.bundle.errors import BundleError
+from service.tasks import Tasks
 
 if TYPE_CHECKING:
     from service.model import Model
@@ -66,7 +67,7 @@ class Residents:
         self.retiring: list[Resident] = []
         self.loading: str | None = None
         self.failed: dict[str, Failure] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("a version could not be warmed or freed in good order")
         # Each one thread, which lasts: what one version frees of its heap, the next one takes.
         self._loads, self._frees = Behind("residents"), Behind("retired")
 
@@ -84,7 +85,7 @@ class Residents:
     def load(self, version: str) -> None:
         """Begin to load a version; it ends ready or failed."""
         self.loading = version
-        self._start(self._load(version))
+        self._tasks.start(self._load(version))
 
     def retire(self, version: str) -> None:
         """Lease a version no more, and free it after its last lease."""
@@ -127,7 +128,7 @@ class Residents:
         else:
             self.ready[version] = Resident(version, model, time.time())
             self.forget([version])
-            self._start(model.warming.go_on())
+            self._tasks.start(model.warming.go_on())
             _log.info("%s is in memory", version)
         self.loading = None
         self.changed.set()
@@ -151,7 +152,7 @@ class Residents:
 
     def _free_if_idle(self, resident: Resident) -> None:
         if resident.retired and not resident.leases:
-            self._start(self._free(resident))
+            self._tasks.start(self._free(resident))
 
     async def _free(self, resident: Resident) -> None:
         try:
@@ -161,16 +162,6 @@ class Residents:
         finally:
             self.retiring.remove(resident)
             self.changed.set()
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("a version could not be warmed or freed in good order", exc_info=error)
 
 
 def _end(resident: Resident) -> None:

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 # cli -> supervisor -> app -> api -> ranker -> registry -> model -> batcher, engine: all know what follows
 FLOOR = {"bundle", "errors", "heap", "telemetry"}
 MODEL = FLOOR | {"batcher", "cores", "cost", "engine", "ledger", "precision", "sharing", "state", "warming"}
-RESIDENTS = MODEL | {"behind", "model"}
+RESIDENTS = MODEL | {"tasks", "behind", "model"}
 REGISTRY = RESIDENTS | {"residents", "plan"}
 RANKER = REGISTRY | {"registry", "features", "wire"}
 API = RANKER | {"ranker", "promotion", "versions", "settings"}
@@ -52,7 +52,7 @@ LAYERS: dict[str, set[str]] = {
     "registry": REGISTRY,
     "residents": RESIDENTS,
     "model": MODEL,
-    "features": FLOOR,
+    "features": FLOOR | {"tasks"},
     "promotion": {"bundle", "errors"},  # works on the folder alone, as does `versions`: the CLI needs no more
     "versions": {"bundle", "errors"},
     "plan": {"bundle", "errors"},  # a pure function
@@ -63,6 +63,7 @@ LAYERS: dict[str, set[str]] = {
     "tally": set(),
     "cores": {"tally"},
     "corked": set(),
+    "tasks": set(),
     "folders": set(),
     "choice": {"machine", "settings"},  # a pure function
     "settings": {"wire"},  # the hard limits of what travels

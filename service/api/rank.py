@@ -1,8 +1,8 @@
 """POST /v1/rank.
 
-It is the one route that is asked thousands of times a second, and the framework's way to a route, with all
-that it can do for others, takes a tenth of what a request of 100 candidates takes outside the engine. So in a
-worker `DirectRank` stands before the framework; the framework's own route is documented, and does the same.
+It is the one route that is asked hundreds of times a second, and has no use for what the framework can do on
+the way to a route. So in a worker `DirectRank` stands before the framework; the framework's own route is
+documented, and does the same.
 """
 
 from __future__ import annotations

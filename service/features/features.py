@@ -8,8 +8,7 @@ looked up anew behind the requests.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from service.bundle.columns import Value
@@ -19,14 +18,13 @@ from service.features.brought import Brought
 from service.features.lookup import Lookup
 from service.features.near import NearCache
 from service.features.store import FeatureStore, Row, RowKey
+from service.tasks import Tasks
 from service.telemetry import Telemetry
 
 SERVES_ON_S = 0.5
 """How long an item that has changed is ranked as it was, unless it has been looked up anew by then."""
 GATHERED_S = 0.02
 """Changes of so long are looked up at once."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +73,16 @@ class Features:
         self._timeout_s, self._shared = options.timeout_s, shared
         self._near = NearCache(store, entries=options.near_rows, ttl_s=options.ttl_s, telemetry=telemetry)
         self._lookup = Lookup(self._near, telemetry, options.near_rows)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("changes of rows could not be followed, or not be looked up")
         self._renewing = False
 
     async def open(self) -> None:
         """Begin to hear of changes."""
-        self._start(self.store.follow(lambda keys: self._drop(keys, SERVES_ON_S), self._lookup.hears))
+        self._tasks.start(self.store.follow(lambda keys: self._drop(keys, SERVES_ON_S), self._lookup.hears))
 
     async def close(self) -> None:
         """End what is under way, and let go of the store."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         await self._near.close()
         await self.store.close()
 
@@ -130,7 +126,7 @@ class Features:
         """Forget rows that have changed; items that are known by them are looked up behind the requests."""
         if self._lookup.drop(keys, after_s) and not self._renewing:
             self._renewing = True
-            self._start(self._renew())
+            self._tasks.start(self._renew())
 
     async def _renew(self) -> None:
         try:
@@ -138,14 +134,4 @@ class Features:
         finally:
             self._renewing = False
         for call in self._lookup.renew(self._timeout_s):
-            self._start(call)
-
-    def _start(self, call: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(call, name="features")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("changes of rows could not be followed, or not be looked up", exc_info=error)
+            self._tasks.start(call)

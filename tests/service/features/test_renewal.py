@@ -21,7 +21,7 @@ from tests.tiny_features import tiny_encoder
 
 ITEM, OTHER = ("item", "0"), ("item", "1")
 LIMIT_S = 30.0
-LOG = "service.features.features"
+LOG = "service.tasks"
 
 
 async def length(finds: Lookup, *items: str) -> dict[int, object]:
