@@ -229,7 +229,7 @@ def column_of(values: Sequence[Value], field: str) -> Column:
         return Lists.of(_items(value, field) for value in values)
     # An id beyond 2**53 would become another one in float64.
     if kinds <= _NUMBERS and all(abs(value) <= 2**53 for value in values if type(value) is int):
-        numbers = np.array(values, dtype=np.float64)
+        numbers = np.array(values, dtype=np.float64) + 0.0  # of two zeros the one that has a spelling
         if not np.isinf(numbers).any():
             return Numbers(numbers)
     return Texts(strings(_text(value, field) for value in values))

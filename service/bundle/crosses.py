@@ -46,17 +46,14 @@ class Crosses:
         self._tables = {name: table for name, table in tables.items() if (name, 0) in keys}
         self._keys = keys
         self._features = schema.in_scope(Scope.CROSS)
+        self.read_items = any(isinstance(feature, Match | Product) for feature in self._features)
+        """Does any of them read an item's own columns, beside its live ones and its parts of keys?"""
         self._through = {
             f.name: self._values_of_ids(f, items) for f in self._features if isinstance(f, Match)
         }
         self._held = {
             f.name: self._encoded_table(f) for f in self._features if not isinstance(f, Match | Product)
         }
-
-    @property
-    def read_items(self) -> bool:
-        """Does any of them read an item's own columns, beside its live ones and its parts of keys?"""
-        return any(isinstance(feature, Match | Product) for feature in self._features)
 
     def encode(self, user: Entities, item: Entities, given: Mapping[str, Given]) -> Columns:
         """Cross columns ``[N]``.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.bundle.columns import (
@@ -91,6 +91,7 @@ def meaning(column: Column, row: int) -> list[Any]:
 
 
 @given(value=values, beside=singles)
+@example(value=-0.0, beside=False)
 def test_value_means_the_same_beside_others(value: Value, beside: Value) -> None:
     """A value is read alike, whatever stands beside it; though a fault beside it may refuse both."""
     try:
