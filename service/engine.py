@@ -25,6 +25,7 @@ from service.bundle.graphs import RANK_CPU, check_arrays, stated_arrays
 from service.bundle.manifest import Manifest
 from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import FeatureSchema, Side
+from service.chunks import chunks, parts, spread
 from service.cores import ALONE, Cores, Threads
 from service.device import Device, padded
 from service.errors import InferenceFailed
@@ -108,6 +109,7 @@ class Engine:
         if apart := [spec.name for spec in manifest.state if spec.item_axis != 0]:
             raise BundleError(f"the state arrays {apart} have no item a row; export them with item_axis 0")
         self._chunk_rows = options.chunk_rows if self.on_cpu else sys.maxsize
+        self._shared_rows = sys.maxsize
         with _refused("the items' state cannot be computed"), ExitStack() as opened:
             self._state = State(
                 manifest, items, self._item_state, ledger or Ledger(sys.maxsize), options.max_rows
@@ -157,10 +159,14 @@ class Engine:
         before, self._rank = self._rank, rank
         return before
 
-    def run(self, batch: Sequence[Encoded], cores: Cores | None = None) -> list[Inference]:
-        """Scores of every request of a batch, in one run of `user.onnx` and as few of the others as it takes.
+    def share(self, rows: int) -> None:
+        """From now on requests of at most so many candidates share runs of `rank.onnx` within a batch."""
+        self._shared_rows = rows
 
-        On a CPU, the rows of one that is large enough are spread over `cores` that other workers lend.
+    def run(self, batch: Sequence[Encoded], cores: Cores | None = None) -> list[Inference]:
+        """Scores of every request of a batch, in one run of `user.onnx` and as few of the others as is fast.
+
+        On a CPU, the rows of a large batch are spread over `cores` that other workers lend.
 
         Raises:
             InferenceFailed: onnxruntime could not run a graph, or an item is beyond the catalogue.
@@ -188,20 +194,20 @@ class Engine:
         user_s, item_s = perf_counter() - started, 0.0
         items, cross = Wanted.of(batch), Columns.joined([encoded.cross for encoded in batch])
         ends = np.cumsum([len(encoded) for encoded in batch])
-        chunks: list[list[Array]] = []
-        for part in _parts(slice(0, len(cross)), self._state.max_rows):
+        scored: list[list[Array]] = []
+        for part in parts(slice(0, len(cross)), self._state.max_rows):
             began = perf_counter()
             item_row = self._state.rows(items.part(part))
             item_s += perf_counter() - began
             feeds = []
-            for chunk in _parts(part, self._chunk_rows, threads.count):
+            for chunk in chunks(part, ends, self._shared_rows, self._chunk_rows, threads.count):
                 feeds.append(_feeds(self._manifest.features, Side.CROSS, cross.part(chunk)))
-                feeds[-1] |= _spread(users, ends, chunk)
+                feeds[-1] |= spread(users, ends, chunk)
                 feeds[-1]["item_row"] = item_row[chunk.start - part.start : chunk.stop - part.start]
-            chunks += threads.map(self._rank_rows, feeds)
+            scored += threads.map(self._rank_rows, feeds)
         rank_s = perf_counter() - started - user_s - item_s
         timings = [1e3 * seconds for seconds in (user_s, item_s, rank_s)]
-        scores = dict(zip(self._tasks, map(_joined, zip(*chunks, strict=True)), strict=True))
+        scores = dict(zip(self._tasks, map(_joined, zip(*scored, strict=True)), strict=True))
         if len(batch) == 1:
             return [Inference(scores, *timings)]
         return [  # by slices: np.split would take a sixth of a small run's time
@@ -258,27 +264,6 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
 
 def _has_device() -> bool:
     return "CUDAExecutionProvider" in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
-
-
-def _parts(of: slice, most: int, times: int = 1) -> Iterator[slice]:
-    """Slices of so many rows at most, all of a size, that make up a slice; a multiple of `times` of them."""
-    n = of.stop - of.start
-    count = -(-n // (most * times)) * times
-    return (slice(of.start + n * at // count, of.start + n * (at + 1) // count) for at in range(count))
-
-
-def _spread(users: Mapping[str, Array], ends: NDArray[np.int64], rows: slice) -> dict[str, Array]:
-    """The user state ``[n, …]`` of some rows; one row where they are one user's, which the graph broadcasts.
-
-    `ends`: where the rows of each request end.
-    """
-    if len(ends) == 1:
-        return dict(users)
-    first, last = np.searchsorted(ends, (rows.start, rows.stop - 1), side="right")
-    if first == last:
-        return {name: array[first : first + 1] for name, array in users.items()}
-    owner = np.searchsorted(ends, np.arange(rows.start, rows.stop), side="right")
-    return {name: array.take(owner, axis=0) for name, array in users.items()}
 
 
 def _joined(parts: Sequence[Array]) -> Array:

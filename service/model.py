@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,14 +29,15 @@ from service.engine import Engine, EngineOptions, Inference
 from service.errors import InferenceFailed
 from service.ledger import Ledger
 from service.precision import PRECISION_ROWS, Chosen, Precision, settle
-from service.sharing import SHAPES, Sharing, choose, measure
+from service.sharing import SHAPES, SMALL, Sharing, choose, measure
 from service.state import StateFigures
 from service.warming import Warming
 
 WARM_UP_RUNS = 3
 
-DEVICE_REQUESTS = 32
-"""most requests in a run on a device; on a CPU it is measured, and at most some small ones"""
+BATCH_REQUESTS = 32
+BATCH_ROWS = 512
+"""most of a batch of several requests, on a CPU: the first answer of a batch waits for the last"""
 
 FLOAT32, INT8 = Chosen(precision="float32"), Chosen(precision="int8")
 """without having measured"""
@@ -52,7 +53,7 @@ class ModelOptions:
         engine: of onnxruntime.
         max_batch_rows: most candidates in a run.
         max_queued_rows: most candidates that wait.
-        share_runs: whether requests may share a run, where that is faster.
+        share_runs: whether requests may be run together, and share runs where that is faster.
         inline_s: a run that should take no longer is done on the event loop.
         cores: that runs may borrow of other workers.
         precision: of `rank.onnx`; ``auto`` takes int8 where the bundle has it and it is faster here.
@@ -120,8 +121,8 @@ class Model:
             partial(engine.run, cores=options.cores),
             len,
             executor,
-            max_rows=sharing.rows,
-            max_entries=sharing.requests,
+            max_rows=min(options.max_batch_rows, BATCH_ROWS if engine.on_cpu else sys.maxsize),
+            max_entries=BATCH_REQUESTS if options.share_runs else 1,
             max_queued_rows=options.max_queued_rows,
             inline_s=options.inline_s,
             observe=observe,
@@ -274,22 +275,24 @@ def _warm_up(
 ) -> tuple[Sharing, Cost]:
     """Run the largest batch a few times, so that no request pays for the memory it needs; time small ones.
 
-    How many requests are to share a run, and what a run costs, from a row to the most rows.
+    Which requests are to share runs, and what a batch costs, from a row to the most rows.
     """
-    rows = options.max_batch_rows
-    ends = ((1, rows), (1, 1))
-    shapes = [shape for shape in SHAPES if shape == SHAPES[0] or (options.share_runs and prod(shape) <= rows)]
-    sizes = {size for _, size in (*ends, *shapes)}
-    alike = {size: _of_rows(requests[0], size).encode(encoder) for size in sizes}
+    most = options.max_batch_rows
+    measured = SHAPES if options.share_runs and engine.on_cpu else ()
+    shapes = [(requests, rows, shared) for requests, rows, shared in measured if requests * rows <= most]
+    single = [(1, rows, False) for rows in (1, SMALL, most)]
+    alike = {rows: _of_rows(requests[0], rows).encode(encoder) for _, rows, _ in (*single, *shapes)}
 
-    def run(count: int, size: int) -> None:
-        engine.run([alike[size]] * count)
+    def run(count: int, rows: int, shared: bool) -> None:
+        engine.share(rows if shared else 0)
+        engine.run([alike[rows]] * count)
 
-    outer, seconds = measure(run, ends, rounds=WARM_UP_RUNS), measure(run, shapes)
-    cost = Cost.through([(prod(shape), taken) for shape, taken in (*outer.items(), *seconds.items())])
+    seconds = measure(run, single, rounds=WARM_UP_RUNS) | measure(run, shapes)
+    cost = Cost.through([(count * rows, taken) for (count, rows, _), taken in seconds.items()])
+    sharing = choose(seconds) if engine.on_cpu else Sharing(most)
+    engine.share(sharing.rows)
     engine.count_anew()
-    always = options.share_runs and not engine.on_cpu
-    return Sharing(DEVICE_REQUESTS, rows) if always else choose(seconds), cost
+    return sharing, cost
 
 
 def _of_rows(request: GoldenRequest, rows: int) -> GoldenRequest:

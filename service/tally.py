@@ -13,18 +13,23 @@ AWAY = -1
 """In place of a number: this worker takes nobody. It starts, drains, or is dead."""
 
 _BYTES = 8
-_NUMBERS = 3
+_NUMBERS = 4
 """of each worker"""
 
 
 class Tally:
-    """By worker, `[workers]` each: open connections, how often it has beaten, cores that its run takes."""
+    """By worker, `[workers]` each: open connections, beats so far, cores that its run takes, and until when.
+
+    Times are of the clock that all processes of a machine have, `time.monotonic_ns`.
+    """
 
     def __init__(self, fd: int) -> None:
         """Map the memory behind a descriptor, which stays the caller's."""
         numbers = memoryview(mmap.mmap(fd, 0)).cast("q")
         n = len(numbers) // _NUMBERS
-        self._counts, self._beats, self._cores = (numbers[at * n : (at + 1) * n] for at in range(_NUMBERS))
+        self._counts, self._beats, self._cores, self._kept = (
+            numbers[at * n : (at + 1) * n] for at in range(_NUMBERS)
+        )
 
     def __len__(self) -> int:
         """How many workers there are."""
@@ -45,13 +50,17 @@ class Tally:
         """How often it has given one; a worker that starts again goes on where its predecessor ended."""
         return self._beats[worker]
 
-    def take(self, worker: int, cores: int) -> None:
-        """So many cores does a worker's run take from now on; 0 where it has none."""
-        self._cores[worker] = cores
+    def take(self, worker: int, cores: int, kept_until: int = 0) -> None:
+        """So many cores does a worker's run take from now on; one of them until then, if it has none."""
+        self._cores[worker], self._kept[worker] = cores, kept_until
 
-    def taken(self) -> int:
-        """Cores that runs take, of all workers together."""
-        return sum(self._cores)
+    def taken(self, now: int, but: int | None = None) -> int:
+        """Cores that the runs of all workers take, or are kept for; of all but one."""
+        return sum(
+            max(cores, int(kept > now))
+            for worker, (cores, kept) in enumerate(zip(self._cores, self._kept, strict=True))
+            if worker != but
+        )
 
     def others(self, worker: int) -> dict[int, int]:
         """Worker -> what it has, of all others that take callers."""

@@ -118,12 +118,14 @@ def test_fresh_items_of_several_requests_do_not_meet(tiny: Tiny, engine: Engine)
         ),
         min_size=1,
         max_size=6,
-    )
+    ),
+    shared_rows=st.integers(0, 30),
 )
 def test_a_batch_is_as_its_requests_alone(
-    tiny: Tiny, engine: Engine, requests: list[tuple[str | None, list[int], bool]]
+    tiny: Tiny, engine: Engine, requests: list[tuple[str | None, list[int], bool]], shared_rows: int
 ) -> None:
     """Whatever requests share a run: other users, other lengths, fresh items or none."""
+    engine.share(shared_rows)
     check(
         tiny, engine, [request(tiny, *map(str, ids), user=user, fresh=fresh) for user, ids, fresh in requests]
     )
@@ -206,10 +208,12 @@ def test_rows_spread_over_lent_cores_get_the_same_scores(
         request(tiny, *(str(at) for at in range(n % ITEMS)), user=str(n), fresh=n > 1) for n in (1, 2, 7)
     ]
     for some in ([batch[2]], batch):
-        for encoded, inference in zip(some, engine.run(some, cores), strict=True):
-            expected = tiny.predict(encoded)
-            for task, scores in inference.scores.items():
-                assert agree(scores, expected[task]), task
+        for shared_rows in (0, 3, ITEMS):
+            engine.share(shared_rows)
+            for encoded, inference in zip(some, engine.run(some, cores), strict=True):
+                expected = tiny.predict(encoded)
+                for task, scores in inference.scores.items():
+                    assert agree(scores, expected[task]), task
     engine.close()
     os.close(fd)
 

@@ -16,10 +16,10 @@ from tests.tiny import write_tiny
 @pytest.mark.parametrize(
     ("share_runs", "max_batch_rows", "found"),
     [
-        (False, 2048, "one request a run"),
-        (True, 20, "one request a run"),  # nothing to be measured
-        (True, 64, "(one request a run|up to 2 requests of 40 rows together share a run, .*)"),
-        (True, 2048, "(one request a run|up to [248] requests of (40|80|160|200|400) rows .*)"),
+        (False, 2048, "every request has runs of its own"),
+        (True, 20, "every request has runs of its own"),  # nothing to be measured
+        (True, 80, "(every request has runs of its own|requests of up to 20 candidates share runs, .*)"),
+        (True, 2048, "(every request has .*|requests of up to (20|50|100|200) candidates share runs, .*)"),
     ],
 )
 def test_the_log_says_what_shares_a_run(

@@ -48,6 +48,16 @@ def test_a_beat_is_seen_by_all(memory: int) -> None:
     assert [mine[worker] for worker in range(3)] == [2, AWAY, AWAY]
 
 
+def test_a_core_is_taken_by_a_run_or_kept_for_a_while(memory: int) -> None:
+    """Kept is one core and no more, and none beside those of a run."""
+    tally = Tally(memory)
+    tally.take(0, 2, kept_until=10)
+    tally.take(1, 0, kept_until=10)
+    tally.take(2, 0)
+    assert [tally.taken(now) for now in (9, 10)] == [3, 2]
+    assert [tally.taken(9, but=worker) for worker in range(3)] == [1, 2, 3]
+
+
 def test_without_files_in_memory_one_that_has_no_name_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Systems other than Linux."""
     monkeypatch.delattr(os, "memfd_create")

@@ -37,7 +37,7 @@ class TinyApp:
         elif scope["path"] == "/readyz":
             await answer(send, 503 if self.draining else 200, b"draining" if self.draining else b"ready")
         elif scope["path"] == "/taken":
-            await answer(send, 200, str(self.tally.taken()).encode())
+            await answer(send, 200, str(self.tally.taken(0)).encode())
         else:
             if scope["path"] == "/take":
                 self.tally.take(self.index, 2)
