@@ -85,7 +85,7 @@ KUAIRAND = test -d $(BENCH)/kuairand \
 
 serving: setup redis  ## speed, beside bare onnxruntime and other servers, two hours and 12 GB of memory; DATA=dir adds KuaiRand's stages
 	@mkdir -p benchmarks/results
-	@$(call WORLD,mmoe)
+	@$(call WORLD,mmoe,--int8)
 	@$(call WORLD,ple,--arch ple)
 	@$(call WORLD,items-10k,--items 10000 --state float16)
 	@$(call WORLD,$(LARGE),--items 1000000 --state float16)

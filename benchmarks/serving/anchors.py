@@ -4,8 +4,9 @@
 
 `flat` runs `flat.onnx`, the ordinary graph with every feature per row: what a service without this project's
 graphs cannot pass. `rank` runs `rank.onnx` on the user's part and the items' state, made beforehand too: what
-this project's service cannot pass. Candidates a second by two threads, or by one run of two, whichever is the
-more; the median of one run by one thread. OUT is what `benchmarks.serving.workload` wrote.
+this project's service cannot pass; `rank.int8` the same in int8, where the bundle has it. Candidates a second
+by two threads, or by one run of two, whichever is the more; the median of one run by one thread. OUT is what
+`benchmarks.serving.workload` wrote.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ PREPARED = 16
 """requests whose tensors are made"""
 WARM_UP = 3
 FILL_ROWS = 256
-GRAPHS = ("flat", "rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,11 @@ def main() -> None:
 
 
 def measure(
-    bundle: Path, bodies: Sequence[bytes], seconds: float, graphs: Collection[str] = GRAPHS
+    bundle: Path, bodies: Sequence[bytes], seconds: float, graphs: Collection[str] = ()
 ) -> list[Anchor]:
-    """Some graphs on requests of as many candidates each."""
+    """Some graphs, or all there are, on requests of as many candidates each."""
     manifest, bodies = read_manifest(bundle), bodies[:PREPARED]
+    graphs = graphs or ["flat", "rank", *(["rank.int8"] if manifest.int8 else [])]
     candidates, anchors = len(json.loads(bodies[0])["candidates"]), []
     for name in graphs:
         feeds = flat_feeds(bundle, bodies) if name == "flat" else _rank_feeds(bundle, manifest, bodies)

@@ -8,8 +8,8 @@ from statistics import median
 from typing import TypeVar
 
 from benchmarks.serving.anchors import Anchor
+from benchmarks.serving.servers import OURS
 
-OURS = "rankserve"
 T = TypeVar("T", "Anchor", "Measured")
 
 
@@ -63,35 +63,36 @@ def _of_size(size: int, bare: Sequence[Anchor], measured: Sequence[Measured]) ->
             + (f"{median(poisson):15.1f}" if poisson else f"{'':15}")
             + (f"  {failed} requests failed" if failed else "")
         )
-    if OURS in served:
-        yield from _ratios(served, alone)
+    for ours in OURS:
+        if ours in served:
+            yield from _ratios(ours, served, alone)
 
 
-def _ratios(served: dict[str, list[Measured]], alone: dict[str, list[Anchor]]) -> Iterator[str]:
-    """What ours comes to beside the others, each ratio of one round, then the median."""
+def _ratios(mine: str, served: dict[str, list[Measured]], alone: dict[str, list[Anchor]]) -> Iterator[str]:
+    """What one of ours comes to beside the others, each ratio of one round, then the median."""
     for name, anchors in alone.items():
-        pairs = list(zip(served[OURS], anchors, strict=False))
+        pairs = list(zip(served[mine], anchors, strict=False))
         rates = [ours.per_s / anchor.per_s for ours, anchor in pairs]
         p50 = [ours.p50_ms / anchor.p50_ms for ours, anchor in pairs]
         yield (
-            f"rankserve / bare {name}.onnx: {_spread(rates, 2)} of its candidates/s,"
+            f"{mine} / bare {name}.onnx: {_spread(rates, 2)} of its candidates/s,"
             f" {_spread(p50, 2)} of its p50"
         )
     yield from _beside(
-        "candidates/s", {name: [each.per_s for each in rounds] for name, rounds in served.items()}
+        mine, "candidates/s", {name: [each.per_s for each in rounds] for name, rounds in served.items()}
     )
     found = {name: [each.poisson for each in rounds if each.poisson] for name, rounds in served.items()}
-    yield from _beside("Poisson rate", {name: rates for name, rates in found.items() if rates})
+    yield from _beside(mine, "Poisson rate", {name: rates for name, rates in found.items() if rates})
 
 
-def _beside(what: str, rounds: Mapping[str, Sequence[float]]) -> Iterator[str]:
+def _beside(mine: str, what: str, rounds: Mapping[str, Sequence[float]]) -> Iterator[str]:
     """Our median over each of the others', the best first; a name with a blank is no peer as it comes."""
     rates = {name: median(each) for name, each in rounds.items()}
-    others = sorted(rates.keys() - {OURS}, key=rates.__getitem__, reverse=True) if OURS in rates else []
-    best = next((name for name in others if " " not in name), None)
+    others = sorted(rates.keys() - {mine}, key=rates.__getitem__, reverse=True) if mine in rates else []
+    best = next((name for name in others if " " not in name and name not in OURS), None)
     for name in others:
         mark = " (the best peer)" if name == best else ""
-        yield f"rankserve / {name}: {rates[OURS] / rates[name]:.2f} of its {what}{mark}"
+        yield f"{mine} / {name}: {rates[mine] / rates[name]:.2f} of its {what}{mark}"
 
 
 def _by_name(each: Iterable[T]) -> dict[str, list[T]]:

@@ -4,7 +4,8 @@
 
 OUT is what `benchmarks.serving.workload` wrote; DIR, away from this project, gets an environment a peer. In
 every round each server in turn is started with two workers, its scores are checked against `flat.onnx`, and
-wrk drives it with 8 connections and with one; ours once more with the best 50 asked for in place of all.
+wrk drives it with 8 connections and with one; ours once more with the best 50 asked for in place of all, and
+in int8 where the bundle has it: its scores are within the tolerance that the bundle states for that.
 With --poisson, the highest rate of requests at random times is looked for whose 99th percentile is within
 50 ms. A peer runs without and with batches of its framework (`+`); ``NAME split`` is a peer that runs this
 project's graphs with the items' state, in place of `flat.onnx`.
@@ -30,8 +31,9 @@ from benchmarks.serving import anchors, open_loop, wrk
 from benchmarks.serving.anchors import Anchor
 from benchmarks.serving.answers import Expected, WrongAnswer, bundle_of, expected, requests_of
 from benchmarks.serving.peers.environments import PEERS, NotInstalled, prepared, trees, versions
-from benchmarks.serving.report import OURS, Measured, report
-from benchmarks.serving.servers import DidNotStart, Running, Server, names
+from benchmarks.serving.report import Measured, report
+from benchmarks.serving.servers import OURS, DidNotStart, Running, Server, names
+from service.bundle.store import read_manifest
 
 CONNECTIONS = 8
 CHECKED = 8
@@ -66,7 +68,8 @@ def main() -> None:
         size: expected(bundle_of(options.out), requests_of(options.out, size)[:CHECKED])
         for size in options.candidates
     }
-    servers = [Server(name, options.out, options.envs) for name in [*names(peers), *options.also]]
+    int8 = read_manifest(bundle_of(options.out)).int8 is not None
+    servers = [Server(name, options.out, options.envs) for name in [*names(peers, int8), *options.also]]
     measured: list[Measured] = []
     bare: list[Anchor] = []
     for number in range(options.rounds):
@@ -122,7 +125,7 @@ def _round(
             for candidates in right:
                 load = Load(server.name, candidates, server.out / "wrk" / f"rank-{candidates}.lua")
                 yield _told(_measure(load, running, seconds, poisson))
-            if server.name == OURS:
+            if server.name == next(iter(OURS)):
                 for measured in _limited(server, running, right, seconds):
                     yield _told(measured)
     except (DidNotStart, WrongAnswer, RuntimeError, httpx.HTTPError) as error:

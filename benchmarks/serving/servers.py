@@ -20,6 +20,8 @@ from benchmarks.serving.peers.environments import PEERS, prepared
 from benchmarks.serving.peers.scorer import FEATURES_FILE
 from deploy.running import free_port
 
+OURS = {"rankserve": "float32", "rankserve int8": "int8"}
+"""name -> precision"""
 WORKERS = 2
 START_LIMIT_S = 60.0
 END_LIMIT_S = 20.0
@@ -61,7 +63,8 @@ class Server:
     """A server to measure.
 
     Attributes:
-        name: ``rankserve``, or a peer's; ``+`` gathers batches, ``split`` runs the project's own graphs.
+        name: ``rankserve``, or a peer's; ``+`` gathers batches, ``split`` runs the project's own graphs,
+            ``int8`` ranks in that.
         out: what the workload wrote.
         envs: folder of the peers' environments.
     """
@@ -77,11 +80,11 @@ class Server:
             DidNotStart: it ended or did not answer.
             NotInstalled: its environment cannot be made.
         """
-        return self._ours() if self.name == "rankserve" else self._peer()
+        return self._ours() if self.name in OURS else self._peer()
 
     @contextmanager
     def _ours(self) -> Iterator[Running]:
-        with serving(self.out / "models", workers=WORKERS) as service:
+        with serving(self.out / "models", workers=WORKERS, precision=OURS[self.name]) as service:
             yield Running(service.port, service.process.pid)
 
     @contextmanager
@@ -107,10 +110,10 @@ class Server:
                 yield running
 
 
-def names(peers: Sequence[str]) -> list[str]:
-    """Of the servers: ours, and every peer's without and with batches."""
+def names(peers: Sequence[str], int8: bool) -> list[str]:
+    """Of the servers: ours, in int8 too where the bundle has it; every peer's without and with batches."""
     modes = [[name, f"{name}+"] if PEERS[name].batches else [name] for name in peers]
-    return ["rankserve", *(name for both in modes for name in both)]
+    return [*list(OURS)[: 1 + int8], *(name for both in modes for name in both)]
 
 
 def first_request(out: Path) -> bytes:

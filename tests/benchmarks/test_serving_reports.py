@@ -21,10 +21,11 @@ LOOK = Held({"v1": 300.0, "v2": 200.0}, {"v1": "resident", "v2": "on_demand"}, r
 
 
 def test_a_report_says_what_ours_comes_to_beside_each_other_server() -> None:
-    """Ratios of candidates and of the open-loop rate; the best peer is none that runs our graphs."""
+    """Ratios of candidates and of the open-loop rate, in both precisions; the best peer is none of ours."""
     served = [
         OURS,
         replace(OURS, name="rankserve limit 50", per_s=120.0, poisson=None),
+        replace(OURS, name="rankserve int8", per_s=135.0, p50_ms=2.0),
         replace(OURS, name="one", per_s=30.0, poisson=20.0),
         replace(OURS, name="two+", per_s=20.0, poisson=15.0),
         replace(OURS, name="one split", per_s=45.0, poisson=40.0),
@@ -36,6 +37,9 @@ def test_a_report_says_what_ours_comes_to_beside_each_other_server() -> None:
     assert "rankserve / one split: 2.00 of its candidates/s\n" in text
     assert "rankserve / one: 3.00 of its Poisson rate (the best peer)" in text
     assert "rankserve / rankserve limit 50: 0.75 of its candidates/s" in text
+    assert "rankserve int8 / bare flat.onnx: 3.00 (3.00 to 3.00) of its candidates/s, 0.25" in text
+    assert "rankserve int8 / rankserve: 1.50 of its candidates/s\n" in text
+    assert "rankserve int8 / one: 4.50 of its candidates/s (the best peer)" in text
 
 
 def test_growth_is_told_by_size_and_beside_the_first() -> None:
