@@ -4,7 +4,7 @@ No timer forms batches: an idle engine takes what there is, and what queues whil
 batch, cut by rows and by entries. `_advance` gives out work, `_finished` hands out its answers and goes on.
 
 A run that should be short may be done on the event loop: a thread gains nothing where no core is free for
-it, and the way there and back takes part of a millisecond. The loop first reads what else may share the run.
+it, and the way there and back takes part of a millisecond. The loop first reads what may come along.
 
 First come, first served, whatever the size: nobody overtakes, so nobody starves. An entry behind a huge one
 waits for one run of it; if that is too long for its deadline, by the learned cost, it is refused at once.
@@ -176,16 +176,23 @@ class Batcher(Generic[E, R]):
             if half := [waiting for waiting in self._halves.pop() if waiting.alive(now)]:
                 return half
         batch: list[Waiting[E, R]] = []
-        room = self._max_rows
+        rows = 0
         while self._queue and len(batch) < self._max_entries:
             waiting = next(iter(self._queue))
-            if batch and waiting.rows > room:
+            if batch and not self._fits(rows, waiting.rows):
                 break
             self._leave(waiting)
             if waiting.alive(now):
                 batch.append(waiting)
-                room -= waiting.rows
+                rows += waiting.rows
         return batch
+
+    def _fits(self, rows: int, more: int) -> bool:
+        """May a batch of so many rows have more? One that is done on the loop shall still be done there."""
+        return rows + more <= self._max_rows and (not self._inline(rows) or self._inline(rows + more))
+
+    def _inline(self, rows: int) -> bool:
+        return self._cost.known and self._cost.of(rows) <= self._inline_s
 
     def _go_on(self, *, answered: bool = False) -> None:
         """Give out work: now, or where it may be done on the loop, in a turn of its own.
@@ -209,7 +216,7 @@ class Batcher(Generic[E, R]):
         loop, self._turn = asyncio.get_running_loop(), None
         while not self._running and (batch := self._take(loop.time())):
             entries = [waiting.entry for waiting in batch]
-            if self._cost.known and self._cost.of(_rows(batch)) <= self._inline_s:
+            if self._inline(_rows(batch)):
                 self._begin(batch)
                 self._finished(self._call(entries))
                 return

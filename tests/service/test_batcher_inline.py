@@ -59,6 +59,20 @@ async def test_what_arrives_at_once_shares_a_run() -> None:
     assert await outcomes(tasks) == ["A", "B", "C"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "first"),
+    [((6, 4, 1), ["a", "b"]), ((6, 5), ["a"]), ((10, 1), ["a"]), ((LONG, 1, 9), ["a", "b", "c"])],
+)
+async def test_a_short_run_takes_no_more_than_keeps_it_short(rows: tuple[int, ...], first: list[str]) -> None:
+    """What would make it long runs after it; together with a long one, anything does."""
+    held = bench()
+    tasks = await held.submit(*(Entry(name, size) for name, size in zip("abc", rows, strict=False)))
+    if held.engine.jobs:
+        await held.engine.finish()
+    assert held.batches[0] == first
+    assert await outcomes(tasks) == [*"ABC"][: len(rows)]
+
+
 async def test_an_answer_is_on_its_way_before_the_next_run() -> None:
     """Nobody's answer waits for another's run: not what it sets off, nor what that does in the turn after."""
     held = bench(max_entries=1)
