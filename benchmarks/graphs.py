@@ -2,11 +2,11 @@
 
     python -m benchmarks.graphs [--rows 500] [--items 20000] [--models mmoe ple]
 
-`rank.onnx`, the same expert by expert where a layer is large, and `flat.onnx` of untrained models over 20
-user and 12 item fields, by onnxruntime alone on prebuilt tensors, one thread, no spinning. A node is one that
-runs, after onnxruntime has fused and folded; its time is the median by onnxruntime's profiler, which takes a
-little itself. What a graph takes as a whole is measured without it, all in turns, in time of the processor,
-to which other programs add little.
+`rank.onnx`, the same expert by expert where a layer is large, that in int8, and `flat.onnx` of untrained
+models over 20 user and 12 item fields, by onnxruntime alone on prebuilt tensors, one thread, no spinning. A
+node is one that runs, after onnxruntime has fused and folded; its time is the median by onnxruntime's
+profiler, which takes a little itself. What a graph takes as a whole is measured without it, all in turns, in
+time of the processor, to which other programs add little.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from service.bundle.manifest import TaskSpec, graph_inputs
 from service.bundle.schema import FeatureSchema, Side
 from training.examples import model_inputs
 from training.export.by_expert import by_expert
+from training.export.quantise import entering, int8_graph, showing
 from training.graphs import flat_graph, rank_graph, state_arrays, user_state
 from training.models import ModelConfig, build
 
@@ -119,12 +120,18 @@ def made(name: str, rows: int, items: int) -> dict[str, tuple[onnx.ModelProto, F
         for array, (_, width) in graph_inputs(features, *Side).items()
     }
     batched = rank_graph(model, features, tasks)
-    parted = by_expert(batched)
-    return {
-        "rank": (batched, rank),
-        **({} if parted is None else {"rank by expert": (parted, rank)}),
-        "flat": (flat_graph(model, features, tasks), flat),
-    }
+    graphs = {"rank": (batched, rank)}
+    if (parted := by_expert(batched)) is not None:
+        graphs |= {"rank by expert": (parted, rank), "rank int8": (small(parted, rank), rank)}
+    return graphs | {"flat": (flat_graph(model, features, tasks), flat)}
+
+
+def small(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
+    """A graph in int8, with ranges as these tensors have them."""
+    names = entering(model)
+    arrays = session(showing(model, names)).run(names, feeds)
+    ranges = {name: (array.min(), array.max()) for name, array in zip(names, arrays, strict=True)}
+    return int8_graph(model, ranges, Path())
 
 
 def _schema() -> FeatureSchema:

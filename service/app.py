@@ -155,6 +155,7 @@ async def _running(serving: Serving) -> AsyncIterator[None]:
     finally:
         await serving.registry.close()
         await serving.features.close()
+        serving.telemetry.settle()
 
 
 async def _all_tried(serving: Serving) -> None:

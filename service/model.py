@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from service.batcher import Batcher, BatchRun
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
-from service.bundle.golden import GoldenRequest, disagreement, read_golden
+from service.bundle.golden import GoldenRequest
 from service.bundle.graphs import RANK_INT8
 from service.bundle.manifest import Manifest
 from service.bundle.rows import Encoded
@@ -26,9 +27,9 @@ from service.bundle.store import verify
 from service.cores import Cores
 from service.cost import Cost
 from service.engine import Engine, EngineOptions, Inference
-from service.errors import InferenceFailed
 from service.ledger import Ledger
 from service.precision import PRECISION_ROWS, Chosen, Precision, settle
+from service.proof import check_golden
 from service.sharing import SHAPES, SMALL, Sharing, choose, measure
 from service.state import StateFigures
 from service.warming import Warming
@@ -112,7 +113,7 @@ class Model:
             _check_own_formula(manifest, encoder)
             engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger)
             refused.callback(engine.close)
-            requests = _check_golden(folder, manifest, encoder, engine, manifest.tolerance)
+            requests = check_golden(folder, manifest, encoder, engine, manifest.tolerance)
             precision = _choose_precision(folder, manifest, encoder, engine, requests, options.precision)
             sharing, cost = _warm_up(requests, encoder, engine, options)
             refused.pop_all()
@@ -190,35 +191,6 @@ def _check_own_formula(manifest: Manifest, encoder: Encoder) -> None:
         raise BundleError(f"{manifest.version}: the formula does not fit the bundle: {error}") from error
 
 
-def _check_golden(
-    folder: Path, manifest: Manifest, encoder: Encoder, engine: Engine, tolerance: float
-) -> Sequence[GoldenRequest]:
-    """The golden requests. BundleError unless each gets its scores again, through encoder and engine.
-
-    They go through the state arrays, so they prove these too.
-    """
-    requests, expected = read_golden(folder)
-    for at, (request, scores) in enumerate(zip(requests, expected, strict=True)):
-        try:
-            found = engine.run([request.encode(encoder)])[0].scores
-        except FeatureError as error:
-            raise BundleError(f"golden request {at} cannot be encoded: {error}") from error
-        except InferenceFailed as error:
-            raise BundleError(f"golden request {at} cannot be scored: {error.__cause__}") from error
-        if found.keys() != scores.keys():
-            raise BundleError(
-                f"golden request {at} has the tasks {sorted(scores)}; the model, {sorted(found)}"
-            )
-        for task, golden in scores.items():
-            apart = disagreement(found[task], golden)
-            if not apart <= tolerance:
-                raise BundleError(
-                    f"golden request {at}: {task} is {apart:.1e} apart from its golden scores, "
-                    f"more than {tolerance:.0e}; these weights are not the ones that were exported"
-                )
-    return requests
-
-
 def _choose_precision(
     folder: Path,
     manifest: Manifest,
@@ -241,15 +213,15 @@ def _choose_precision(
     graphs: dict[Precision, Any] = {"int8": engine.opened(folder / RANK_INT8)}
     graphs["float32"] = engine.rank_by(graphs["int8"])
     try:
-        _check_golden(folder, manifest, encoder, engine, manifest.int8.tolerance)
+        check_golden(folder, manifest, encoder, engine, manifest.int8.tolerance)
     except BundleError as error:
         if wanted == "int8":
             raise
         _log.warning("%s is ranked in float32: by %s, %s", manifest.version, RANK_INT8, error)
         chosen = FLOAT32
     else:
-        batch = [_of_rows(requests[0], PRECISION_ROWS).encode(encoder)]
-        chosen = INT8 if wanted == "int8" else _faster(folder, manifest, engine, graphs, batch)
+        measured = [_of_rows(requests[0], PRECISION_ROWS).encode(encoder)]
+        chosen = INT8 if wanted == "int8" else _faster(folder, manifest, engine, graphs, measured)
     engine.rank_by(graphs[chosen.precision])
     return chosen
 
@@ -278,14 +250,13 @@ def _warm_up(
     Which requests are to share runs, and what a batch costs, from a row to the most rows.
     """
     most = options.max_batch_rows
-    measured = SHAPES if options.share_runs and engine.on_cpu else ()
-    shapes = [(requests, rows, shared) for requests, rows, shared in measured if requests * rows <= most]
+    shapes = [shape for shape in SHAPES if options.share_runs and engine.on_cpu and prod(shape[:2]) <= most]
     single = [(1, rows, False) for rows in (1, SMALL, most)]
     alike = {rows: _of_rows(requests[0], rows).encode(encoder) for _, rows, _ in (*single, *shapes)}
 
-    def run(count: int, rows: int, shared: bool) -> None:
+    def run(requests: int, rows: int, shared: bool) -> None:
         engine.share(rows if shared else 0)
-        engine.run([alike[rows]] * count)
+        engine.run([alike[rows]] * requests)
 
     seconds = measure(run, single, rounds=WARM_UP_RUNS) | measure(run, shapes)
     cost = Cost.through([(count * rows, taken) for (count, rows, _), taken in seconds.items()])

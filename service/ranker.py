@@ -6,8 +6,8 @@ Knows wire types, and no HTTP: the answer is a `Slate` of arrays, which `api.cod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from time import perf_counter
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,11 @@ from service.features.brought import Brought
 from service.features.features import Features
 from service.model import Model
 from service.registry import Registry
-from service.telemetry import Stopwatch, Telemetry
+from service.telemetry import Telemetry
 from service.wire import Candidate, RankRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Slate:
+class Slate(NamedTuple):
     """A ranked request: `N` candidates in the order they were sent, `K` of them in the answer."""
 
     ranker: str
@@ -64,21 +63,20 @@ class Ranker:
             FeatureError, FusionError: a value that this version cannot read, a formula it cannot compute.
             Overloaded, DeadlineExceeded, InferenceFailed: as `Batcher.submit`.
         """
-        watch = Stopwatch()
+        came = perf_counter()
         with self._registry.lease(request.ranker) as model:
             formula = self._formula(request, model)
             brought = _brought(request)
             model.batcher.admit(len(brought.item_ids), deadline)
             known, degraded = await self._features.complete(model.encoder, brought, deadline)
-            watch.lap("fetch")
+            fetched = perf_counter()
             encoded = known.encode(model.encoder)
-            watch.lap("encode")
+            read = perf_counter()
             inference = await model.batcher.submit(encoded, deadline)
-            watch.lap("batch")
+            scored = perf_counter()
             factors = formula.explain(inference.scores, _attributes(formula, model, encoded, known))
             log_scores = log_sum(factors)
             order, scores = best(log_scores, request.limit), fused(log_scores)
-            watch.lap("fuse")
             slate = Slate(
                 ranker=request.ranker,
                 version=model.version,
@@ -89,7 +87,7 @@ class Ranker:
                 factors=factors if request.explain else None,
                 degraded=degraded,
                 defaults=_defaults(known, model, encoded),
-                timings_ms=_timings(watch, inference),
+                timings_ms=_timings(inference, came, fetched, read, scored),
             )
         self._observe(slate)
         return slate
@@ -102,12 +100,11 @@ class Ranker:
         return self._registry.fusion(request.ranker) or model.formula
 
     def _observe(self, slate: Slate) -> None:
-        finite = np.isfinite(np.array([*slate.tasks.values()]))
         self._telemetry.slate(
             slate.ranker,
             slate.version,
             candidates=len(slate.ids),
-            not_finite=0 if finite.all() else int(np.count_nonzero(~finite.all(axis=0))),
+            not_finite=_not_finite(slate),
             defaults=slate.defaults,
             timings_ms=slate.timings_ms,
             degraded=slate.degraded,
@@ -119,7 +116,13 @@ def best(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.intp]:
 
     Equal scores keep their order. NaN is the lowest of all: no number, no place among the others.
     """
-    return np.argsort(-scores, kind="stable")[:limit]
+    return (-scores).argsort(kind="stable")[:limit]
+
+
+def _not_finite(slate: Slate) -> int:
+    """Candidates for which the model gave something else than a finite number, of any task."""
+    finite = np.isfinite(np.concatenate([*slate.tasks.values()]))
+    return 0 if finite.all() else int(np.count_nonzero(~finite.reshape(-1, len(slate.ids)).all(axis=0)))
 
 
 def _brought(request: RankRequest) -> Brought:
@@ -155,15 +158,19 @@ def _defaults(known: Brought, model: Model, encoded: Encoded) -> dict[str, int]:
     return {"users": int(not known_user), "items": bare}
 
 
-def _timings(watch: Stopwatch, inference: Inference) -> dict[str, float]:
-    """Milliseconds by stage; `wait` is what `batch` took beyond the engine's own stages."""
-    engine = {"user": inference.user_ms, "item": inference.item_ms, "rank": inference.rank_ms}
-    wait = max(0.0, watch.stages["batch"] - sum(engine.values()))
+def _timings(
+    inference: Inference, came: float, fetched: float, read: float, scored: float
+) -> dict[str, float]:
+    """Milliseconds by stage; `wait` is what the batch took beyond the engine's own stages."""
+    now = perf_counter()
+    user, item, rank = inference.user_ms, inference.item_ms, inference.rank_ms
     return {
-        "fetch": watch.stages["fetch"],
-        "encode": watch.stages["encode"],
-        "wait": wait,
-        **engine,
-        "fuse": watch.stages["fuse"],
-        "total": watch.total,
+        "fetch": (fetched - came) * 1e3,
+        "encode": (read - fetched) * 1e3,
+        "wait": max(0.0, (scored - read) * 1e3 - user - item - rank),
+        "user": user,
+        "item": item,
+        "rank": rank,
+        "fuse": (now - scored) * 1e3,
+        "total": (now - came) * 1e3,
     }

@@ -59,9 +59,9 @@ class Settings(BaseSettings):
     max_queued_rows: int = Field(20_000, ge=1)
     """Most rows that wait for the engine; beyond them requests get 429 at once."""
     max_batch_rows: int = Field(2_048, ge=1)
-    """Most rows in one batch of the engine, on a GPU and of one request; of several on a CPU it has at most 512."""
+    """Most rows run together; one request may have more, and several on a CPU have at most 512."""
     share_runs: ShareRuns = "auto"
-    """May requests that wait be run together? auto also measures which of them share runs; never is one by one."""
+    """May requests that wait be run together? auto measures which share runs; never is one by one."""
 
     redis: SecretStr | None = Field(None, min_length=1)
     """Redis of the features, as redis://host:6379/0; without it they are the bundles' own."""

@@ -8,16 +8,16 @@ Where workers share metrics through a folder, a scrape of any of them gives the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, multiprocess
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+
+from service.histograms import Histograms, whole
 
 _SECONDS = tuple(
     ms / 1e3
@@ -26,7 +26,8 @@ _SECONDS = tuple(
 _ROWS = (1, 10, 20, 50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000)
 _REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
-M = TypeVar("M", Counter, Histogram)
+_MOST_REQUESTS = 1_000
+"""whose times wait to be counted"""
 
 
 class Telemetry:
@@ -43,32 +44,35 @@ class Telemetry:
         self._registry = registry = CollectorRegistry()
         if folder is None:
             ProcessCollector(registry=registry)
-        seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
-        rows = partial(Histogram, buckets=_ROWS, registry=registry)
+        self._histograms = Histograms(registry)
+        self._unsettled = 0
+        seconds, rows, few = (
+            partial(self._histograms.make, bounds) for bounds in (_SECONDS, _ROWS, _REQUESTS)
+        )
         count = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
 
         self._requests = _by(count, "rankserve_requests", "Requests by outcome.", "route", "outcome")
-        self._request_seconds = _by(
-            seconds, "rankserve_request_seconds", "Time to the whole answer of requests that are ok.", "route"
+        self._request_seconds = seconds(
+            "rankserve_request_seconds", "Time to the whole answer of requests that are ok.", "route"
         )
         self._in_flight = gauge("rankserve_in_flight", "Requests being answered.")
         self._answering = 0  # the gauge, between two looks: setting it costs more than to count
-        self._stages = _by(seconds, "rankserve_stage_seconds", "Time of a ranked request by stage.", "stage")
-        self._candidates = _by(rows, "rankserve_candidates", "Candidates of a ranked request.", "ranker")
+        self._stages = seconds("rankserve_stage_seconds", "Time of a ranked request by stage.", "stage")
+        self._candidates = rows("rankserve_candidates", "Candidates of a ranked request.", "ranker")
         self._defaults = _by(count, "rankserve_defaults", "Ids that came without any features.", "table")
         self._degraded = _by(count, "rankserve_degraded", "Requests that did without a store.", "store")
-        self._fetch_seconds = seconds("rankserve_fetch_seconds", "Time of a read of the feature store.")
+        self._fetch_seconds = seconds("rankserve_fetch_seconds", "Time of a read of the feature store.")()
         self._near = _by(count, "rankserve_near_rows", "Rows looked up in the near cache.", "found")
         self._store_failures = _by(
             count, "rankserve_store_failures", "What went wrong with the feature store.", "store", "kind"
         )
         self._store_open = gauge("rankserve_store_open", "Workers that do not ask the store, as it fails.")
         self._not_finite = count("rankserve_not_finite", "Candidates without a finite score.", ("version",))
-        self._batch_rows = rows("rankserve_batch_rows", "Rows of a run.")
-        self._batch_requests = rows("rankserve_batch_requests", "Requests of a run.", buckets=_REQUESTS)
-        self._batch_seconds = seconds("rankserve_batch_seconds", "Time of a run.")
-        self._queue_seconds = seconds("rankserve_queue_seconds", "Wait of a run's oldest request.")
+        self._batch_rows = rows("rankserve_batch_rows", "Rows of a run.")()
+        self._batch_requests = few("rankserve_batch_requests", "Requests of a run.")()
+        self._batch_seconds = seconds("rankserve_batch_seconds", "Time of a run.")()
+        self._queue_seconds = seconds("rankserve_queue_seconds", "Wait of a run's oldest request.")()
         self._failed_runs = count("rankserve_failed_runs", "Runs that broke.")
         self._connections = gauge(
             "rankserve_connections", "Open connections of a worker.", multiprocess_mode="liveall"
@@ -78,7 +82,7 @@ class Telemetry:
             count, "rankserve_state_items", "Items of runs by what became of their state.", "found"
         )
         self._state_seen: Mapping[str, Mapping[str, int]] = {}
-        self._lag = seconds("rankserve_loop_lag_seconds", "How late the event loop wakes.")
+        self._lag = seconds("rankserve_loop_lag_seconds", "How late the event loop wakes.")()
         self._loads = _by(count, "rankserve_loads", "Versions loaded, by outcome.", "outcome")
         self._serving = gauge(
             "rankserve_serving", "Workers that serve with a version.", ("ranker", "version", "provider")
@@ -86,17 +90,16 @@ class Telemetry:
         self._not_as_deployed = gauge("rankserve_not_as_deployed", "Rankers that do not serve as deployed.")
         self._served: set[tuple[str, str, str]] = set()
 
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """Count a request in while it is answered."""
+    def arrived(self) -> None:
+        """A request has come. `request` is told of it when it was answered."""
         self._answering += 1
-        try:
-            yield
-        finally:
-            self._answering -= 1
 
     def request(self, route: str, outcome: str, seconds: float) -> None:
         """A request was answered, or left. `route` is a pattern; `outcome` is `ok` or the type of a fault."""
+        self._answering -= 1
+        self._unsettled += 1
+        if self._unsettled >= _MOST_REQUESTS:
+            self.settle()
         self._requests(route, outcome).inc()
         if outcome == "ok":  # else a quick refusal would look like a quick answer
             self._request_seconds(route).observe(seconds)
@@ -147,9 +150,15 @@ class Telemetry:
         self._store_open.set(state == "failing")
 
     def lag(self, seconds: float) -> None:
-        """The event loop woke so late."""
+        """The event loop woke so late. To be told now and then: what was observed is counted, too."""
         self._lag.observe(seconds)
+        self.settle()
+
+    def settle(self) -> None:
+        """Count what was observed: to be done at the end, and done by the way before that. Any thread may."""
         self._in_flight.set(self._answering)
+        self._unsettled = 0
+        self._histograms.settle()
 
     def connections(self, count: int) -> None:
         """This worker has so many open connections now."""
@@ -201,66 +210,50 @@ class Telemetry:
 
         Reads files where workers share metrics: call it off the event loop.
         """
-        self._in_flight.set(self._answering)
-        registry = self._registry
-        if self._folder is not None:
-            registry = CollectorRegistry()
-            registry.register(_Shared(self._folder))
+        self.settle()
+        registry = CollectorRegistry()
+        registry.register(_Figures(self._registry, self._folder))
         encode, media_type = choose_encoder(accept)
         return encode(registry), media_type
 
 
-def _by(make: Callable[..., M], name: str, text: str, *labels: str) -> Callable[..., M]:
+def _by(make: Callable[..., Counter], name: str, text: str, *labels: str) -> Callable[..., Counter]:
     """A metric's child by its labels, which must have few values: looking one up costs more than to count."""
     return cache(make(name, text, labels).labels)
 
 
-class _Shared:
+class _Figures:
     """The figures of all workers, but for those of versions that none of them serves with any more."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, own: CollectorRegistry, folder: Path | None) -> None:
+        self._own, self._folder = own, folder
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus."""
-        collector = multiprocess.MultiProcessCollector(None, path=str(self._folder))  # type: ignore[no-untyped-call]
-        metrics: list[Metric] = list(collector.collect())  # type: ignore[no-untyped-call]
-        served = {
-            sample.labels["version"]
-            for metric in metrics
-            if metric.name == "rankserve_serving"
+        metrics = list(self._own.collect() if self._folder is None else _shared(self._folder))
+        return map(whole, metrics)
+
+
+def _shared(folder: Path) -> list[Metric]:
+    collector = multiprocess.MultiProcessCollector(None, path=str(folder))  # type: ignore[no-untyped-call]
+    metrics: list[Metric] = list(collector.collect())  # type: ignore[no-untyped-call]
+    served = {
+        sample.labels["version"]
+        for metric in metrics
+        if metric.name == "rankserve_serving"
+        for sample in metric.samples
+        if sample.value
+    }
+    for metric in metrics:
+        metric.samples = [
+            sample
             for sample in metric.samples
-            if sample.value
-        }
-        for metric in metrics:
-            metric.samples = [
-                sample
-                for sample in metric.samples
-                if sample.labels.get("version") in {None, *served}
-                and (metric.name != "rankserve_serving" or sample.value)
-            ]
-            yield metric
+            if sample.labels.get("version") in {None, *served}
+            and (metric.name != "rankserve_serving" or sample.value)
+        ]
+    return metrics
 
 
 def forget_worker(pid: int, folder: str) -> None:
     """Drop the gauges of a worker that died from the shared folder; what it counted stays."""
     multiprocess.mark_process_dead(pid, path=folder)  # type: ignore[no-untyped-call]
-
-
-class Stopwatch:
-    """Milliseconds of stages that follow each other."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.stages: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        """End a stage now; the next one begins."""
-        now = time.perf_counter()
-        self.stages[stage] = (now - self._last) * 1e3
-        self._last = now
-
-    @property
-    def total(self) -> float:
-        """Milliseconds since the beginning."""
-        return (time.perf_counter() - self._start) * 1e3

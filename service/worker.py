@@ -115,20 +115,20 @@ class _Server(uvicorn.Server):
         )
         await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
-    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+    def _answer(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """The app; an answer closes its connection where its client is better off elsewhere.
 
         That is while this worker drains, and when another has room that it had not when the client came.
         """
 
-        async def closing(message: Message) -> None:
+        def closing(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and (
                 self._stop_at < math.inf or self._door.crowded()
             ):
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
+            return send(message)
 
-        await self._app(scope, receive, closing if scope["type"] == "http" else send)
+        return self._app(scope, receive, closing if scope["type"] == "http" else send)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by uvicorn for SIGTERM and SIGINT; it is not told, or would raise the signal at the end."""

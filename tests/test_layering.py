@@ -34,7 +34,8 @@ ROOT = Path(__file__).parent.parent
 
 # cli -> supervisor -> app -> api -> ranker -> registry -> model -> batcher, engine: all know what follows
 FLOOR = {"bundle", "errors", "heap", "telemetry"}
-MODEL = FLOOR | {"batcher", "cores", "cost", "engine", "ledger", "precision", "sharing", "state", "warming"}
+RUNS = {"batcher", "cores", "cost", "engine", "ledger", "state"}
+MODEL = FLOOR | RUNS | {"precision", "proof", "sharing", "warming"}
 RESIDENTS = MODEL | {"tasks", "behind", "model"}
 REGISTRY = RESIDENTS | {"residents", "plan"}
 RANKER = REGISTRY | {"registry", "features", "wire"}
@@ -67,14 +68,9 @@ LAYERS: dict[str, set[str]] = {
     "folders": set(),
     "choice": {"machine", "settings"},  # a pure function
     "settings": {"wire"},  # the hard limits of what travels
-    "engine": {
-        "bundle",
-        "cores",
-        "errors",
-        "state",
-        "ledger",
-        "device",
-    },  # returns its timings instead of knowing telemetry
+    # returns its timings instead of knowing telemetry
+    "engine": {"bundle", "chunks", "cores", "device", "errors", "ledger", "state"},
+    "chunks": set(),  # arithmetic
     "state": {"bundle", "budget", "ledger", "mapping", "places"},
     "ledger": {"bundle", "budget", "mapping"},
     "device": {"state"},
@@ -87,6 +83,7 @@ LAYERS: dict[str, set[str]] = {
     "waiting": {"errors"},
     "cost": set(),  # arithmetic
     "precision": {"bundle"},
+    "proof": {"bundle", "engine", "errors"},
     "sharing": set(),  # times what it is given
     "loadtest": set(),  # a client of the HTTP API, and of nothing else
     "bundle": set(),
@@ -94,7 +91,8 @@ LAYERS: dict[str, set[str]] = {
     "heap": set(),
     "machine": {"cuda"},
     "cuda": set(),
-    "telemetry": set(),
+    "telemetry": {"histograms"},
+    "histograms": set(),
     "logs": set(),
 }
 
@@ -106,7 +104,7 @@ OWNERS = {
     "starlette": ["service.app", "service.api"],
     "redis": ["service.features"],
     "onnxruntime": ["service.engine", "service.device"],  # both sides of one session
-    "prometheus_client": ["service.telemetry"],
+    "prometheus_client": ["service.telemetry", "service.histograms"],
     "torch": ["training"],
 }
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from secrets import token_bytes
 from typing import Any, TypeVar
 
 import ormsgpack
-from fastapi import Request
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from service.api.errors import invalid
 from service.api.media import Media
@@ -28,7 +28,7 @@ _MARK = 16
 """Bytes of it: so many that nobody guesses them."""
 
 
-async def read(request: Request, most: int, deadline: float) -> bytes:
+async def read(headers: Mapping[str, str], receive: Receive, most: int, deadline: float) -> bytes:
     """The body, by `deadline` on the event loop's clock; never more than `most` bytes of it are held.
 
     Raises:
@@ -37,20 +37,24 @@ async def read(request: Request, most: int, deadline: float) -> bytes:
         DeadlineExceeded: the caller took too long to send it.
         starlette.requests.ClientDisconnect: the caller left.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMedia(
             "compressed bodies are not read; send the body as it is, without Content-Encoding"
         )
-    declared = request.headers.get("content-length", "")
+    declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(most)
-    body = bytearray()
+    body, more = bytearray(), True
     try:
         async with asyncio.timeout_at(deadline):
-            async for chunk in request.stream():
-                body += chunk
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
                 if len(body) > most:
                     raise _too_large(most)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise DeadlineExceeded("the deadline passed before the body was there; send it faster") from None
     return bytes(body)
@@ -67,28 +71,19 @@ def decode_rank(body: bytes, max_candidates: int, media: Media = Media.JSON) -> 
 
 
 def _decode(body: bytes, adapter: TypeAdapter[W], media: Media, max_candidates: int | None = None) -> W:
-    with _uncollected():
-        # What the body held has gone when it returns. A fault that it raised would keep it, in its frames.
-        found = _read(body, adapter, media, max_candidates)
-    if isinstance(found, InvalidRequest):
-        raise found
-    return found
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Look for no garbage inside.
-
-    A body of 4 MiB can hold four million lists. While they come into being the collector would look again and
-    again whether some are garbage, and hold the loop for several times as long as the reading does.
-    """
+    # A body of 4 MiB can hold four million lists. While they come into being the collector would look again
+    # and again whether some are garbage, and hold the loop for several times as long as the reading does.
     was_on = gc.isenabled()
     gc.disable()
     try:
-        yield
+        # What the body held has gone when it returns. A fault that it raised would keep it, in its frames.
+        found = _read(body, adapter, media, max_candidates)
     finally:
         if was_on:
             gc.enable()
+    if isinstance(found, InvalidRequest):
+        raise found
+    return found
 
 
 def _read(

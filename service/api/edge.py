@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-from uuid import uuid4
+from collections.abc import Awaitable
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import respond
@@ -16,7 +16,7 @@ from service.wire import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(REQUEST_ID)
+_REQUEST_ID = re.compile(REQUEST_ID.encode())
 
 
 class Edge:
@@ -36,32 +36,33 @@ class Edge:
         state["request_id"] = _request_id(scope)
         begun = False
 
-        async def send_on(message: Message) -> None:
+        def send_on(message: Message) -> Awaitable[None]:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                MutableHeaders(scope=message)["X-Request-Id"] = state["request_id"]
-            await send(message)
+                request_id = (b"x-request-id", state["request_id"].encode())
+                message["headers"] = [*message["headers"], request_id]
+            return send(message)
 
-        with self._telemetry.in_flight():
-            try:
-                await self._app(scope, receive, send_on)
-            except Exception:
-                logger.exception(
-                    "a request failed", extra={"request_id": state["request_id"], "path": scope["path"]}
-                )
-                blank = respond(
-                    scope, 500, {"type": "internal", "message": "the service failed; its log says why"}
-                )
-                if begun:
-                    raise
-                await blank(scope, receive, send_on)
-            finally:
-                route = getattr(scope.get("route"), "path", "other")
-                self._telemetry.request(route, state.get("outcome", "ok"), time.perf_counter() - started)
+        self._telemetry.arrived()
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception:
+            logger.exception(
+                "a request failed", extra={"request_id": state["request_id"], "path": scope["path"]}
+            )
+            blank = respond(
+                scope, 500, {"type": "internal", "message": "the service failed; its log says why"}
+            )
+            if begun:
+                raise
+            await blank(scope, receive, send_on)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._telemetry.request(route, state.get("outcome", "ok"), time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:
     """The caller's X-Request-Id where it is fit for headers and log lines, else a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    given: bytes = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

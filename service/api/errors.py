@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from service import errors
 from service.bundle.errors import BundleError, FeatureError, FusionError
@@ -64,7 +65,7 @@ _HTTP_TYPES = {404: "not_found", 405: "method_not_allowed"}
 _MOST_OF_A_NAME = 100
 
 
-def answer(request: Request, error: Exception) -> Response:
+def answer(scope: Scope, error: Exception) -> Response:
     """The response to an expected error."""
     status, type_ = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
     fault: dict[str, Any] = {"type": type_, "message": str(error)}
@@ -89,16 +90,16 @@ def answer(request: Request, error: Exception) -> Response:
             # Else the server would have to read the rest of the body to find the next request.
             headers["Connection"] = "close"
     if status >= 500:
-        about = {"request_id": request.scope.get("state", {}).get("request_id"), "status": status}
+        about = {"request_id": scope.get("state", {}).get("request_id"), "status": status}
         # A deadline that passed is a line, for under overload there are many; a fault has its trace.
         trace = error if status == 500 else None
         level = logging.ERROR if trace else logging.WARNING
         logger.log(level, "a request failed: %s", error, exc_info=trace, extra=about)
-    return respond(request.scope, status, fault, headers)
+    return respond(scope, status, fault, headers)
 
 
 def respond(
-    scope: Any, status: int, fault: dict[str, Any], headers: dict[str, str] | None = None
+    scope: Scope, status: int, fault: dict[str, Any], headers: dict[str, str] | None = None
 ) -> Response:
     """A body that says no, with the request's id; the outcome is left for `api.edge` to count."""
     state = scope.setdefault("state", {})
@@ -116,7 +117,7 @@ def install(app: FastAPI) -> None:
 
 async def _handle(request: Request, error: Exception) -> Response:
     # A coroutine: starlette would send a plain function to a thread.
-    return answer(request, error)
+    return answer(request.scope, error)
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -45,7 +45,7 @@ async def put(table: str, request: Request, serving: WithServing) -> FeaturesWri
     others within a second.
     """
     deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
-    body = await codec.read(request, serving.settings.max_body_bytes, deadline)
+    body = await codec.read(request.headers, request.receive, serving.settings.max_body_bytes, deadline)
     sent = codec.decode(body, codec.FEATURE_ROWS, media.sent(request.headers))
     parts = _key_parts(serving, table)
     rows = [(_key(table, row, parts, at), row.fields) for at, row in enumerate(sent.rows)]

@@ -41,8 +41,10 @@ def wanted(headers: Mapping[str, str]) -> Media:
 
     One with a weight of 0 is the last choice.
     """
-    as_sent = sent(headers)
-    liked = dict(sorted(_liked(headers.get("accept", ""))))  # of a form's names the best liked, as the last
+    as_sent, accept = sent(headers), headers.get("accept", "*/*")
+    if accept == "*/*":
+        return as_sent
+    liked = dict(sorted(_liked(accept)))  # of a form's names the best liked, as the last
     return max(Media, key=lambda media: (liked.get(media, _UNNAMED), media is as_sent))
 
 

@@ -79,7 +79,7 @@ async def promote(name: str, request: Request, serving: WithServing) -> Promoted
     worker has not followed once the ranker has moved: 504 with the reason a worker.
     """
     deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
-    body = await codec.read(request, serving.settings.max_body_bytes, deadline)
+    body = await codec.read(request.headers, request.receive, serving.settings.max_body_bytes, deadline)
     wanted = codec.decode(body, codec.PROMOTION, media.sent(request.headers))
     with serving.operation():
         promoted = await promotion.promote(

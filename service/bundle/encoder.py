@@ -181,8 +181,7 @@ class Encoder:
             FeatureError: a value of another kind than its feature's.
         """
         given = of_candidates(dict(enumerate(fields)), self._names[Scope.ITEM])
-        ids = self.tables["item"].keys[0]
-        return self._entities(Side.ITEM, [str(ids[row - 1]) for row in item_row.tolist()], item_row, given)
+        return self._entities(Side.ITEM, (), item_row, given)
 
     def log(
         self, user_ids: Strings, item_ids: Strings, given: Mapping[str, Column], *, serving: bool
@@ -285,11 +284,13 @@ class Encoder:
 
         for feature in self._features[side]:
             reads = self._feature_reads[feature.name]
+            if given is not None and reads.isdisjoint(given):
+                continue
             if not isinstance(feature, Product):
                 for at, source in changed(reads):
                     slots = self._slots.encode(feature, source.read(feature.source))
                     self._slots.put(feature.name, slots, sides, at)
-            elif given is None or not reads.isdisjoint(given):
+            else:
                 self._slots.put_product(feature, sides)
         for (table, part), (owner, column) in self._keys.items():
             if owner is side:

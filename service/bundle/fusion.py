@@ -155,20 +155,27 @@ class Group(BaseModel):
 
     def explain(self, tasks: Mapping[str, Scores], items: Mapping[str, Scores]) -> GroupLogs:
         """Every factor's log contribution, and their sum with the log of the weight."""
-        x = np.array(
-            [factor.x(tasks[factor.task] if factor.task else items[factor.name]) for factor in self.factors]
-        )
+        columns = [
+            tasks[factor.task] if factor.task else factor.x(items[factor.name]) for factor in self.factors
+        ]
+        x = np.concatenate(columns, dtype=np.float64).reshape(len(columns), -1)
         if not np.isfinite(x).all():
             x[~np.isfinite(x)] = np.nan
         offset, scale, weight, low, high = self._parameters
-        with np.errstate(over="ignore"):
-            logs = weight * np.log(np.minimum(np.maximum(offset + scale * x, low), high))
+        if self._scaled:
+            with np.errstate(over="ignore"):
+                x = offset + scale * x
+        logs = weight * np.log(np.minimum(np.maximum(x, low), high))
         log_weight = math.log(self.weight)
         return GroupLogs(log_weight, self._names, logs, logs.sum(axis=0) + log_weight)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
         return tuple(factor.name for factor in self.factors)
+
+    @cached_property
+    def _scaled(self) -> bool:
+        return any(factor.offset != 0 or factor.scale != 1 for factor in self.factors)
 
     @cached_property
     def _parameters(self) -> NDArray[np.float64]:
@@ -203,7 +210,7 @@ class FusionFormula(BaseModel):
         """The tasks it reads, each once, in order of first use."""
         return tuple(dict.fromkeys(factor.task for factor in self._factors() if factor.task))
 
-    @property
+    @cached_property
     def attributes(self) -> tuple[str, ...]:
         """The item attributes it reads, each once, in order of first use."""
         return tuple(dict.fromkeys(factor.item for factor in self._factors() if factor.item))

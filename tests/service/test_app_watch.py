@@ -37,3 +37,25 @@ async def test_what_serves_is_asked_to_grow(tmp_path: Path, monkeypatch: pytest.
     async with toy(tmp_path):
         await until(lambda: len(threads) > 3)
     assert threading.current_thread() not in threads
+
+
+async def test_what_was_observed_is_counted_all_the_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other workers show it, too."""
+    monkeypatch.setattr(app, "WATCH_S", 0.005)
+    looks: list[int] = []
+    async with toy(tmp_path) as service:
+        monkeypatch.setattr(service.serving.telemetry, "settle", lambda: looks.append(1))
+        await until(lambda: len(looks) > 3)
+
+
+async def test_what_was_observed_is_counted_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came after the last look is not lost."""
+    monkeypatch.setattr(app, "WATCH_S", 60)
+    looks: list[int] = []
+    async with toy(tmp_path) as service:
+        monkeypatch.setattr(service.serving.telemetry, "settle", lambda: looks.append(1))
+    assert looks == [1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.bundle.encoder import Encoder
 from service.bundle.golden import disagreement, read_golden
-from service.bundle.graphs import RANK_INT8
+from service.bundle.graphs import RANK_CPU, RANK_INT8
 from service.bundle.manifest import Int8, Manifest, graph_inputs
 from service.bundle.rows import Encoded
 from service.bundle.schema import Side
@@ -40,10 +40,13 @@ class Int8Refused(Exception):
 def add_int8(folder: Path, trained: Trained, manifest: Manifest) -> Int8:
     """Write `rank.int8.onnx` beside the other graphs, and how near it comes to `rank.onnx`.
 
+    It is made of the one that a CPU is fastest with.
+
     Raises:
         Int8Refused: no matmul is large enough, or it does not come near enough for the config.
     """
-    graph = onnx.load(folder / "rank.onnx", load_external_data=False)
+    source = folder / RANK_CPU if (folder / RANK_CPU).exists() else folder / "rank.onnx"
+    graph = onnx.load(source, load_external_data=False)
     names = entering(graph)
     if not names:
         raise Int8Refused(f"no layer of rank.onnx has {LEAST_WEIGHTS:,} weights or more: int8 is no faster")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from fastapi import Request
 
 from service import errors
 from service.api.errors import TABLE, answer, path
@@ -48,7 +47,7 @@ SAMPLES = [
 def test_errors_become_statuses(error: Exception, status: int) -> None:
     """One body for all, with the request's id; what counts the outcome reads the same type."""
     scope = {"type": "http", "headers": [], "state": {"request_id": "r"}}
-    response = answer(Request(scope), error)
+    response = answer(scope, error)
     assert response.status_code == status
     body = FaultResponse.model_validate_json(bytes(response.body), strict=True, extra="forbid")
     assert body.error.request_id == "r"
@@ -60,7 +59,7 @@ def test_what_the_service_is_to_blame_for_is_logged(
     error: Exception, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault with what led to it, a refusal in a line, by the request's id; a caller's fault not."""
-    answer(Request({"type": "http", "headers": [], "state": {"request_id": "r"}}), error)
+    answer({"type": "http", "headers": [], "state": {"request_id": "r"}}, error)
     logged = [
         (record.exc_info[1] if record.exc_info else None, vars(record)["request_id"])
         for record in caplog.records
@@ -71,7 +70,7 @@ def test_what_the_service_is_to_blame_for_is_logged(
 @pytest.mark.parametrize(("seconds", "header"), [(0.001, "1"), (1.0, "1"), (1.2, "2"), (30.0, "30")])
 def test_retry_after_is_in_whole_seconds(seconds: float, header: str) -> None:
     """Rounded up, and never 0: that means at once."""
-    response = answer(Request({"type": "http", "headers": []}), errors.Overloaded(seconds))
+    response = answer({"type": "http", "headers": []}, errors.Overloaded(seconds))
     assert response.headers["retry-after"] == header
 
 

@@ -71,6 +71,17 @@ async def test_the_documented_route_gives_the_same(service: Toy) -> None:
     assert (await service.client.get("/v1/rank")).status_code == 405
 
 
+async def test_a_header_that_comes_twice_is_read_as_it_comes_first(service: Toy) -> None:
+    """By the framework's route and past it."""
+    packed = ormsgpack.packb({"candidates": CANDIDATES})
+    forms = [("content-type", "application/msgpack"), ("content-type", "application/json")]
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://toy") as framework:
+        for client in (service.client, framework):
+            for headers, status in ((forms, 200), (forms[::-1], 422)):
+                assert (await client.post("/v1/rank", content=packed, headers=headers)).status_code == status
+
+
 async def test_messagepack_goes_in_and_comes_out(service: Toy) -> None:
     """By content type, and back in the same form unless Accept names the other; the same answer in both."""
     asked = {"user_id": "1", "candidates": CANDIDATES, "tasks": True, "request_id": "r-1"}

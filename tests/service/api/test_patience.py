@@ -1,0 +1,90 @@
+"""How long a request is worked on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from service.api.patience import Patience
+
+LONG_S = 30.0
+
+
+def now() -> float:
+    """The event loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+def caller(*messages: str) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """One that sends these messages, and then nothing more."""
+    coming = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        if not coming:
+            await asyncio.sleep(LONG_S)
+        return {"type": coming.pop(0)}
+
+    return receive
+
+
+async def test_work_that_ends_in_time_is_left_alone() -> None:
+    """Also work that takes longer than it takes to begin to watch; nothing is left behind."""
+    for takes_s in (0.0, 0.05):
+        with Patience(caller(), now() + LONG_S):
+            await asyncio.sleep(takes_s)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("after_s", [-1.0, 0.0, 0.002, 0.03])
+async def test_a_deadline_ends_it(after_s: float) -> None:
+    """One that has passed already, too; and the task goes on after it."""
+    with pytest.raises(TimeoutError), Patience(caller(), now() + after_s):
+        await asyncio.sleep(LONG_S)
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_caller_who_leaves_ends_it() -> None:
+    """Whatever it sent before that."""
+    with (
+        pytest.raises(ClientDisconnect),
+        Patience(caller("http.request", "http.disconnect"), now() + LONG_S),
+    ):
+        await asyncio.sleep(LONG_S)
+
+
+async def test_an_error_of_the_works_own_stays_what_it_is() -> None:
+    """Though the deadline passed while it was made."""
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(LONG_S)
+        finally:
+            _ = 1 // 0
+
+    with pytest.raises(ZeroDivisionError), Patience(caller(), now() + 0.005):
+        await work()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("after_s", [LONG_S, 0.0])
+async def test_who_cancels_it_cancels_it(after_s: float) -> None:
+    """Even when the deadline passes at the same time."""
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        with Patience(caller(), now() + after_s):
+            begun.set()
+            await asyncio.sleep(LONG_S)
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
