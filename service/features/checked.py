@@ -21,6 +21,7 @@ AT_ONCE = 100
 """Rows that are checked before others get their turn: some milliseconds."""
 
 Sent = Sequence[tuple[RowKey, Mapping[str, Value]]]
+Rows = Sequence[tuple[RowKey, Row]]
 
 
 async def check(rows: Sent, encoders: Callable[[], Mapping[str, Encoder]]) -> None:
@@ -31,32 +32,31 @@ async def check(rows: Sent, encoders: Callable[[], Mapping[str, Encoder]]) -> No
         encoders: of the versions in memory now, by version; each may be gone when others had their turn.
     """
     for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE]
+        some = [(key, Row(0, fields)) for key, fields in rows[start : start + AT_ONCE]]
         _check_sizes(some, start)
         for version, encoder in encoders().items():
             _check_values(some, start, version, encoder)
         await asyncio.sleep(0)
 
 
-def _check_sizes(rows: Sent, start: int) -> None:
-    for at, (_, fields) in enumerate(rows, start):
+def _check_sizes(rows: Rows, start: int) -> None:
+    for at, (_, row) in enumerate(rows, start):
         try:
-            pack(Row(0, fields))
+            pack(row)
         except RowTooLarge as error:
             raise InvalidRequest(f"rows[{at}]", str(error)) from None
 
 
-def _check_values(rows: Sent, start: int, version: str, encoder: Encoder) -> None:
+def _check_values(rows: Rows, start: int, version: str, encoder: Encoder) -> None:
     for reads in table_reads(encoder.schema, encoder.attributes):
-        own = {
-            at: row
-            for at, row in enumerate(rows, start)
-            if row[0][0] == reads.name and len(row[0]) == 1 + len(reads.key)
-        }
+        own = [
+            (at, key, row)
+            for at, (key, row) in enumerate(rows, start)
+            if key[0] == reads.name and len(key) == 1 + len(reads.key)
+        ]
         if not own:
             continue
-        keys = [key for key, _ in own.values()]
-        seen = views(encoder, reads, keys, [Row(0, fields) for _, fields in own.values()])
-        for at, view in zip(own, seen, strict=True):
+        seen = views(encoder, reads, [key for _, key, _ in own], [row for *_, row in own])
+        for (at, *_), view in zip(own, seen, strict=True):
             for field, reason in view.faults:
                 raise InvalidRequest(f"rows[{at}].fields.{field}", f"{version} cannot read it: {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,6 +12,24 @@ from numpy.typing import NDArray
 from service.bundle.columns import Rows
 
 V = TypeVar("V", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Generic[V]):
+    """The values of some items as they were when they were asked for, whatever is noted or forgotten since.
+
+    Attributes:
+        values: of any items.
+        codes: ``[n]``, which of them is each item's.
+    """
+
+    values: Sequence[V]
+    codes: Rows
+
+    def each_once(self) -> tuple[list[V], NDArray[np.intp]]:
+        """The items' own values, each once; and which of them is that of each ``[n]``."""
+        codes, which = np.unique(self.codes, return_inverse=True)
+        return [self.values[code] for code in codes.tolist()], which
 
 
 class Coded(Generic[V]):
@@ -37,10 +56,9 @@ class Coded(Generic[V]):
         self._values = [self._nothing]
         self._code.fill(0)
 
-    def of(self, rows: Rows) -> tuple[list[V], NDArray[np.intp]]:
-        """The values of items, each once; and which of them is that of each ``[n]``."""
-        codes, which = np.unique(self._code[rows], return_inverse=True)
-        return [self._values[code] for code in codes.tolist()], which
+    def of(self, rows: Rows) -> Noted[V]:
+        """The values of items ``[n]``."""
+        return Noted(self._values, self._code[rows])
 
     def put(self, rows: Rows, values: Sequence[V]) -> None:
         """Note the values ``[n]`` of items."""

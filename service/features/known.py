@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.bundle.columns import Rows, Value
 from service.bundle.rows import Entities, Items
-from service.features.coded import Coded
+from service.features.coded import Coded, Noted
 from service.features.revised import Numbers, Revised, differ
 from service.features.views import View
 
@@ -41,31 +41,31 @@ class Standing:
     Attributes:
         items: as they stand now; one that is not known, as in the catalogue.
         unknown: positions, ascending, of those that must be looked up.
-        parts: of other tables' keys, by path: the texts, each once, and which of them is each candidate's.
+        parts: of other tables' keys, by path: the candidates' texts.
     """
 
     items: Items
     unknown: Positions
-    parts: Mapping[str, tuple[list[str | None], Positions]]
+    parts: Mapping[str, Noted[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What the store says of an item of the catalogue.
+    """What the store says of items ``[k]`` of the catalogue.
 
     Attributes:
-        at: its position in the request that found it.
-        row: of the catalogue.
+        at: their positions in the request that found them.
+        rows: of the catalogue.
         until: how long it holds, on the clock.
-        keys: for each of the tables.
-        views: for each of the tables, all of them sound.
+        keys: for each of the tables, theirs.
+        views: for each of the tables, theirs, all of them sound.
     """
 
-    at: int
-    row: int
-    until: float
-    keys: tuple[PartKey, ...]
-    views: tuple[View, ...]
+    at: Positions
+    rows: Rows
+    until: NDArray[np.float64]
+    keys: Sequence[Sequence[PartKey]]
+    views: Sequence[Sequence[View]]
 
 
 class KnownItems:
@@ -104,29 +104,26 @@ class KnownItems:
         parts = {path: held.of(rows) for path, held in self._parts.items()}
         return Standing(self._revised.items(rows, known), unknown, parts)
 
-    def learn(self, encoder: Encoder, found: Sequence[Learned]) -> Items:
+    def learn(self, encoder: Encoder, found: Learned) -> Items:
         """Keep what was found of items. Those of them that are not as in the catalogue, as they stand."""
-        rows = np.array([each.row for each in found], np.int32)
+        rows = found.rows
         self._make_room()
-        self._until[rows] = [each.until for each in found]
-        for at, reads in enumerate(self.tables):
+        self._until[rows] = found.until
+        for reads, keys, views in zip(self.tables, found.keys, found.views, strict=True):
             for part, name in enumerate(reads.parts):
-                self._parts[f"{reads.name}.{name}"].put(rows, [each.views[at].parts[part] for each in found])
+                self._parts[f"{reads.name}.{name}"].put(rows, [view.parts[part] for view in views])
             if reads.name in self._keys:
-                self._keys[reads.name].put(rows, [each.keys[at] for each in found])
-        told = [(each.at, each.row, adds) for each in found if (adds := _adds(each))]
-        positions, of_told = (
-            np.array([at for at, *_ in told], np.int64),
-            np.array([row for _, row, _ in told], np.int32),
-        )
-        entities, numbers = _encoded(encoder, of_told, [adds for *_, adds in told])
-        other = np.flatnonzero(differ(entities, numbers, *_encoded(encoder, of_told, [{}] * len(told))))
-        positions, of_told, entities = positions[other], of_told[other], entities.take(other)
+                self._keys[reads.name].put(rows, keys)
+        adds = [_added(views) for views in zip(*found.views, strict=True)]
+        told = np.flatnonzero([bool(each) for each in adds])
+        entities, numbers = _encoded(encoder, rows[told], [adds[at] for at in told.tolist()])
+        other = differ(entities, numbers, *_encoded(encoder, rows[told], [{}] * len(told)))
+        revised, entities = told[other], entities.take(np.flatnonzero(other))
         numbers = {name: values[other] for name, values in numbers.items()}
-        self._revised.drop(np.setdiff1d(rows, of_told))
-        ids, gone = self._revised.keep(of_told, entities, numbers)
+        self._revised.drop(np.delete(rows, revised))
+        ids, gone = self._revised.keep(rows[revised], entities, numbers)
         self._until[gone] = -math.inf
-        return Items(of_told, positions, entities, ids, numbers)
+        return Items(rows[revised], found.at[revised], entities, ids, numbers)
 
     def forget(self, encoder: Encoder, keys: Iterable[RowKey] | None, after_s: float = 0.0) -> Rows:
         """Some rows of the store have changed, or all may have for None; what they are known as ends by then.
@@ -155,11 +152,9 @@ class KnownItems:
             self._until.fill(-math.inf)
 
 
-def _adds(found: Learned) -> dict[str, Value]:
-    adds: dict[str, Value] = {}
-    for view in found.views:
-        adds |= view.adds
-    return adds
+def _added(views: Sequence[View]) -> Fields:
+    """What the views of all tables add."""
+    return views[0].adds if len(views) == 1 else {path: v for view in views for path, v in view.adds.items()}
 
 
 def _encoded(encoder: Encoder, rows: Rows, fields: Sequence[Fields]) -> tuple[Entities, Numbers]:

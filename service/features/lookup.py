@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -18,12 +18,13 @@ import numpy as np
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
 from service.bundle.rows import Items
-from service.bundle.schema import Scope
+from service.bundle.schema import ITEM_ID, Scope
 from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
 from service.features.near import NearCache
 from service.features.reads import TableReads, table_reads
 from service.features.search import VIEWED_AT_ONCE, Found, Search
+from service.features.silent import Silent
 from service.features.store import RowKey
 from service.features.views import View
 from service.telemetry import Telemetry
@@ -39,6 +40,7 @@ class _Version:
 
     reads: tuple[TableReads, ...]
     items: KnownItems
+    silent: Mapping[str, Silent]
     due: set[int]
 
 
@@ -69,6 +71,9 @@ class Lookup:
         version = self._version(encoder)
         standing = version.items.standing(encoder, brought.item_ids, brought.inline.keys())
         search, sound = await self._search(encoder, version.reads, standing, brought, within_s, counts=True)
+        for name, beside in search.beside.items():
+            until = self._near.silent_until(beside.keys, beside.views)
+            version.silent[name].learn(beside.others, beside.rows, until)
         learned, revised = await self._learn(encoder, version.items, search, brought)
         telling = [
             (table.reads, at, view)
@@ -87,6 +92,8 @@ class Lookup:
         """
         self._near.drop(keys)
         for encoder, version in self._versions.items():
+            for silent in version.silent.values():
+                silent.forget(encoder, keys)
             rows = version.items.forget(encoder, keys, after_s).tolist()
             version.due.update(rows[: max(0, MOST_DUE - len(version.due))])
         return any(version.due for version in self._versions.values())
@@ -108,11 +115,18 @@ class Lookup:
         self._near.hears(whether)
         for encoder, version in self._versions.items():
             version.items.forget(encoder, None)
+            for silent in version.silent.values():
+                silent.forget(encoder, None)
 
     async def _renew(self, encoder: Encoder, version: _Version, within_s: float) -> None:
         ids = encoder.tables["item"].keys[0][np.array(sorted(version.due), np.int32) - 1].tolist()
         version.due.clear()
         brought, tables = Brought(None, {}, {}, ids, {}), version.items.tables
+        # What the store must be asked for is known without a look at all that may be near.
+        own = [(table.name, each) for table in tables if table.key == (ITEM_ID,) for each in ids]
+        changed = [key for key, entry in zip(own, self._near.entries(own), strict=True) if entry is None]
+        if changed:
+            await self._near.fetch(changed, within_s)
         standing = version.items.standing(encoder, ids, range(len(ids)))
         search, _ = await self._search(encoder, tables, standing, brought, within_s, counts=False)
         await self._learn(encoder, version.items, search, brought)
@@ -122,7 +136,10 @@ class Lookup:
             reads = table_reads(encoder.schema, encoder.attributes)
             of_items = [table for table in reads if table.scope is Scope.ITEM]
             known = KnownItems(encoder, of_items, self._most_items, self._near.clock)
-            self._versions[encoder] = _Version(reads, known, set())
+            silent = {
+                table.name: Silent(encoder, table, self._most_items) for table in reads if table.beside_items
+            }
+            self._versions[encoder] = _Version(reads, known, silent, set())
         return self._versions[encoder]
 
     async def _search(
@@ -141,7 +158,7 @@ class Lookup:
         """
         clock = asyncio.get_running_loop().time
         until, fetched, sound = clock() + within_s, Found(), True
-        search = Search(encoder, self._near, standing, fetched)
+        search = Search(encoder, self._near, standing, fetched, self._version(encoder).silent)
         await search.look(tables, brought)
         if counts:
             self._telemetry.near(search.hits, len(search.missing))
@@ -165,27 +182,30 @@ class Lookup:
         for start in range(0, unknown, VIEWED_AT_ONCE):
             if start:
                 await asyncio.sleep(0)
-            if some := list(_learnable(self._near, items, search, brought, start)):
+            some = _learnable(self._near, items, search, brought, start)
+            if len(some.at):
                 revised.append(items.learn(encoder, some))
-                learned.update(each.at for each in some)
+                learned.update(some.at.tolist())
         return learned, revised
 
 
-def _learnable(
-    near: NearCache, items: KnownItems, search: Search, brought: Brought, start: int
-) -> Iterator[Learned]:
+def _learnable(near: NearCache, items: KnownItems, search: Search, brought: Brought, start: int) -> Learned:
     """What was found of some items of the catalogue, as far as it is sound and has not changed since."""
     some, now = slice(start, start + VIEWED_AT_ONCE), near.clock()
-    unknown = search.standing.unknown[some]
+    at = search.standing.unknown[some]
+    rows = search.standing.items.row[at]
     of_items = [search.of_items[reads.name] for reads in items.tables]
     looked = [search.looked[reads.name] for reads in items.tables]
-    until = zip(*(near.until(keys[some], entries[some]) for keys, entries in of_items), strict=True)
-    keys = zip(*(keys[some] for keys, _ in of_items), strict=True)
-    views = zip(*([each.views[at] for at in each.which[unknown].tolist()] for each in looked), strict=True)
-    rows = search.standing.items.row[unknown].tolist()
-    for at, row, ends, own, seen in zip(unknown.tolist(), rows, map(min, until), keys, views, strict=True):
-        if row and ends > now and at not in brought.inline and all([view.sound for view in seen]):
-            yield Learned(at, row, ends, own, seen)
+    until = np.min([near.until(keys[some], entries[some]) for keys, entries in of_items], axis=0)
+    views = [[each.views[one] for one in each.which[at].tolist()] for each in looked]
+    sound = np.all([[view.sound for view in seen] for seen in views], axis=0)
+    bare = np.array([one not in brought.inline for one in at.tolist()], bool)
+    kept = np.flatnonzero((rows > 0) & (until > now) & sound & bare)
+    if len(kept) == len(at):
+        return Learned(at, rows, until, [keys[some] for keys, _ in of_items], views)
+    keys = [[keys[start + one] for one in kept.tolist()] for keys, _ in of_items]
+    views = [[seen[one] for one in kept.tolist()] for seen in views]
+    return Learned(at[kept], rows[kept], until[kept], keys, views)
 
 
 def _laid_under(brought: Brought, telling: Iterable[tuple[TableReads, int, View]]) -> Brought:

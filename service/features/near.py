@@ -103,6 +103,11 @@ class NearCache:
             for entry in map(get, keys)
         ]
 
+    def entries(self, keys: Iterable[tuple[str | None, ...]]) -> list[Entry | None]:
+        """The fresh entries of some keys ``[n]``."""
+        oldest, get = self.clock() - self._fresh_s, self._entries.get
+        return [entry if entry and entry.since > oldest else None for entry in map(get, keys)]
+
     def held(self, key: tuple[str | None, ...]) -> Entry | None:
         """The fresh entry of a key."""
         return self._within(key, self._fresh_s)
@@ -120,6 +125,17 @@ class NearCache:
         return [
             math.inf if entry is None else entry.since + fresh_s if get(key) is entry else -math.inf
             for key, entry in zip(keys, entries, strict=True)
+        ]
+
+    def silent_until(self, keys: Sequence[tuple[str | None, ...]], views: Sequence[View]) -> list[float]:
+        """When what some keys ``[n]`` are to a version is not fresh any more; -inf where that tells anything.
+
+        And where the row has changed since it was viewed.
+        """
+        fresh_s, get = self._fresh_s, self._entries.get
+        return [
+            entry.since + fresh_s if view.silent and (entry := get(key)) and entry.view is view else -math.inf
+            for key, view in zip(keys, views, strict=True)
         ]
 
     async def fetch(self, keys: Sequence[RowKey], within_s: float) -> dict[RowKey, Entry]:

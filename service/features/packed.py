@@ -71,8 +71,8 @@ def unpack(packed: bytes) -> Row:
 
 
 def _are_values(values: Collection[object]) -> bool:
+    if _SINGLE.issuperset(map(type, values)):  # as most are
+        return True
     kinds = set(map(type, values))
-    if list not in kinds:
-        return kinds <= _KINDS
     lists = (value for value in values if isinstance(value, list))
     return kinds <= _KINDS and _SINGLE.issuperset(map(type, chain.from_iterable(lists)))

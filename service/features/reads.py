@@ -26,6 +26,7 @@ class TableReads:
         scope: what its key depends on.
         fields: columns that a feature, a formula or another table's key reads.
         parts: those of them that are parts of another table's key.
+        of_items: the parts of the key that are not the same for all candidates of a request.
     """
 
     name: str
@@ -33,11 +34,17 @@ class TableReads:
     scope: Scope
     fields: frozenset[str]
     parts: tuple[str, ...]
+    of_items: tuple[str, ...]
 
     @property
     def per_request(self) -> bool:
         """Is there one key a request, and not one a candidate?"""
         return self.scope in OF_USER
+
+    @property
+    def beside_items(self) -> bool:
+        """Is the item's id one part of the key, and all others the same for every candidate?"""
+        return self.scope is Scope.CROSS and self.of_items == (ITEM_ID,) and not self.parts
 
 
 def table_reads(schema: FeatureSchema, attributes: Collection[str]) -> tuple[TableReads, ...]:
@@ -63,6 +70,7 @@ def table_reads(schema: FeatureSchema, attributes: Collection[str]) -> tuple[Tab
             scope=schema.path_scope(f"{name}."),
             fields=frozenset(fields[name]),
             parts=tuple(sorted(field for field in fields[name] if f"{name}.{field}" in of_keys)),
+            of_items=tuple(path for path in keys[name] if schema.path_scope(path) not in OF_USER),
         )
         for name in sorted(fields, key=lambda name: (_depth(schema, name), name))
     )

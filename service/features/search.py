@@ -15,12 +15,14 @@ from typing import cast
 
 import numpy as np
 
+from service.bundle.columns import Rows
 from service.bundle.encoder import Encoder
 from service.bundle.schema import ITEM_ID, USER_ID, Scope
 from service.features.brought import Brought, Fields
 from service.features.known import PartKey, Positions, Standing
 from service.features.near import Entry, NearCache
 from service.features.reads import TableReads
+from service.features.silent import Others, Silent
 from service.features.store import RowKey
 from service.features.views import View, part_text, views
 
@@ -28,8 +30,6 @@ Found = dict[RowKey, Entry]
 
 VIEWED_AT_ONCE = 100
 """rows that are made views of before others get their turn: some milliseconds"""
-NOTHING = View({}, (), True)
-"""what is nothing to add"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class LookedUp:
 
     def telling(self) -> list[tuple[int, View]]:
         """The views that tell anything, each with its position."""
+        if not len(self.at):
+            return []
         tells = np.array([not view.silent for view in self.views])
         at = self.at[tells[self.which[self.at]]].tolist() if tells.any() else []
         return [(one, self.views[self.which[one]]) for one in at]
@@ -57,6 +59,25 @@ class LookedUp:
 
 Looked = dict[str, LookedUp]
 """by the name of the table"""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Rows of a table beside the items, of which it was not known that they tell nothing.
+
+    Attributes:
+        reads: what the version reads of it.
+        others: the parts of their keys that are not the item's.
+        rows: ``[n]`` of the items.
+        keys: ``[n]``
+        views: ``[n]``
+    """
+
+    reads: TableReads
+    others: Others
+    rows: Rows
+    keys: Sequence[PartKey]
+    views: Sequence[View]
 
 
 @dataclass(slots=True)
@@ -71,9 +92,13 @@ class Search:
     near: NearCache
     standing: Standing
     fetched: Found
+    silent: Mapping[str, Silent]
+    """by table, its rows beside the items that tell nothing"""
     looked: Looked = field(default_factory=dict)
     of_items: dict[str, tuple[Sequence[PartKey], Sequence[Entry | None]]] = field(default_factory=dict)
     """by table, the keys of the items that are looked up, and what was found of each"""
+    beside: dict[str, Beside] = field(default_factory=dict)
+    """by table, its rows beside the items that were looked at"""
     parts: dict[str, tuple[Sequence[str | None], Positions]] = field(default_factory=dict)
     """of keys, by the path of an item's field: the texts, and which of them is each candidate's ``[N]``"""
     missing: Found = field(default_factory=dict)
@@ -85,11 +110,12 @@ class Search:
         for name, table in self.looked.items():
             if not lacking.isdisjoint(path.partition(".")[0] for path in table.reads.key):
                 lacking.add(name)
-        search = Search(self.encoder, self.near, self.standing, self.fetched)
+        search = Search(self.encoder, self.near, self.standing, self.fetched, self.silent)
         stays = self.looked.keys() - lacking
         search.looked = {name: self.looked[name] for name in stays}
         search.parts = {path: found for path, found in self.parts.items() if path.partition(".")[0] in stays}
         search.of_items = {name: found for name, found in self.of_items.items() if name in stays}
+        search.beside = {name: found for name, found in self.beside.items() if name in stays}
         return search
 
     async def look(self, tables: Sequence[TableReads], brought: Brought) -> None:
@@ -102,6 +128,9 @@ class Search:
         if reads.scope is Scope.ITEM:
             await self._look_items(reads, brought)
             return
+        if reads.name in self.silent:
+            await self._look_beside(reads, brought)
+            return
         every = np.arange(1 if reads.per_request else len(brought.item_ids))
         keys, which = self._keys(reads, brought, every)
         self.looked[reads.name] = LookedUp(reads, await self._views(reads, keys), which, every)
@@ -109,23 +138,40 @@ class Search:
     async def _look_items(self, reads: TableReads, brought: Brought) -> None:
         """Look up what follows from the item, for the items that are not known."""
         n, unknown = len(brought.item_ids), self.standing.unknown
-        views, which = [NOTHING], np.zeros(n, np.intp)
+        views, which = [_nothing()], np.zeros(n, np.intp)
         self.hits += n - len(unknown)
         if len(unknown):
             keys, of_keys = self._keys(reads, brought, unknown)
-            entries = [self._entry(key) for key in keys]
+            entries = self._entries(keys)
             made = await self._made(reads, dict(zip(entries, keys, strict=True)))
             which[unknown] = 1 + of_keys
             views += [made[entry] for entry in entries]
             own = of_keys.tolist()
             self.of_items[reads.name] = [keys[at] for at in own], [entries[at] for at in own]
         self.looked[reads.name] = LookedUp(reads, views, which, unknown)
-        for part, name in enumerate(reads.parts):
-            texts, of_texts = self.standing.parts[f"{reads.name}.{name}"]
+        for part, name in enumerate(reads.parts if len(unknown) else ()):
+            texts, of_texts = self.standing.parts[f"{reads.name}.{name}"].each_once()
+            of_texts[unknown] = len(texts) - 1 + which[unknown]
+            self.parts[f"{reads.name}.{name}"] = _each_once(
+                [*texts, *(view.parts[part] for view in views[1:])], of_texts
+            )
+
+    async def _look_beside(self, reads: TableReads, brought: Brought) -> None:
+        """Look up what follows from the item and the request, but for rows that are known to tell nothing."""
+        n, rows = len(brought.item_ids), self.standing.items.row
+        views, which, unknown = [_nothing()], np.zeros(n, np.intp), np.empty(0, np.intp)
+        others = tuple(self._part(path, brought, unknown)[0][0] for path in reads.key if path != ITEM_ID)
+        if None not in others:  # else there is no such row
+            known = cast(Others, others)
+            unknown = self.silent[reads.name].unknown(known, rows, self.near.clock())
+            self.hits += n - len(unknown)
             if len(unknown):
-                of_texts[unknown] = len(texts) - 1 + which[unknown]
-                texts, of_texts = _each_once([*texts, *(view.parts[part] for view in views[1:])], of_texts)
-            self.parts[f"{reads.name}.{name}"] = texts, of_texts
+                keys, of_keys = self._keys(reads, brought, unknown)
+                found = await self._views(reads, keys)
+                which[unknown] = 1 + of_keys
+                views += found
+                self.beside[reads.name] = Beside(reads, known, rows[unknown], keys, found)
+        self.looked[reads.name] = LookedUp(reads, views, which, unknown)
 
     async def _views(self, reads: TableReads, keys: Sequence[PartKey]) -> Sequence[View]:
         """A view a key."""
@@ -133,30 +179,40 @@ class Search:
         gaps = [at for at, view in enumerate(found) if view is None]
         self.hits += len(found) - len(gaps)
         if gaps:
-            entries = {at: self._entry(keys[at]) for at in gaps}
-            made = await self._made(reads, {entry: keys[at] for at, entry in entries.items()})
-            for at, entry in entries.items():
+            lacking = [keys[at] for at in gaps]
+            entries = self._entries(lacking)
+            made = await self._made(reads, dict(zip(entries, lacking, strict=True)))
+            for at, entry in zip(gaps, entries, strict=True):
                 found[at] = made[entry]
         return cast(list[View], found)
 
-    def _entry(self, key: PartKey) -> Entry | None:
-        """What is known of a key; None where it lacks a part, and so is none."""
-        if entry := self.near.held(key):
-            self.hits += 1
-            return entry
-        if None in key:
-            return None
-        known = cast(RowKey, key)
-        if entry := self.fetched.get(known) or self.missing.get(known):
-            return entry
-        self.missing[known] = entry = self.near.stale(known) or Entry(None, True, -math.inf)
+    def _entries(self, keys: Sequence[PartKey]) -> list[Entry | None]:
+        """What is known of keys ``[n]``; None of one that lacks a part, and so is none."""
+        entries = self.near.entries(keys)
+        gaps = [at for at, entry in enumerate(entries) if entry is None]
+        self.hits += len(keys) - len(gaps)
+        for at in gaps:
+            if None not in keys[at]:
+                key = cast(RowKey, keys[at])
+                entries[at] = self.fetched.get(key) or self.missing.get(key) or self._lacked(key)
+        return entries
+
+    def _lacked(self, key: RowKey) -> Entry:
+        self.missing[key] = entry = self.near.stale(key) or Entry(None, True, -math.inf)
         return entry
 
     async def _made(
         self, reads: TableReads, entries: Mapping[Entry | None, PartKey]
     ) -> Mapping[Entry | None, View]:
-        """What each entry, or none, is to the version; made only once, and some at a time."""
+        """What each entry, or none, is to the version; made only once, and some at a time.
+
+        Of what is missing only parts of keys are needed by now.
+        """
         made: dict[Entry | None, View] = {None: View({}, (None,) * len(reads.parts), True)}
+        if self.missing and not reads.parts:
+            made |= dict.fromkeys(
+                (entry for entry, key in entries.items() if key in self.missing), _nothing()
+            )
         made |= {entry: view for entry in entries if entry and (view := entry.seen(reads))}
         fresh = [entry for entry in entries if entry and entry not in made]
         for at in range(0, len(fresh), VIEWED_AT_ONCE):
@@ -192,6 +248,8 @@ class Search:
             return [brought.user_id], np.zeros(len(at), np.intp)
         if path == ITEM_ID:
             return ids if every else [ids[one] for one in at.tolist()], np.arange(len(at))
+        if path in self.standing.parts and path not in self.parts:
+            self.parts[path] = self.standing.parts[path].each_once()
         if path not in self.parts:
             own = [*_own(path, Scope.USER, brought.user), *_own(path, Scope.CONTEXT, brought.context)]
             return [[self._of_request(path, brought), *own][-1]], np.zeros(len(at), np.intp)
@@ -220,6 +278,11 @@ def _each_once(texts: Sequence[str | None], which: Positions) -> tuple[list[str 
     own = [texts[one] for one in used.tolist()]
     place = {text: nth for nth, text in enumerate(dict.fromkeys(own))}
     return list(place), np.array([place[text] for text in own], np.intp)[which]
+
+
+def _nothing() -> View:
+    """What a row is that has nothing to add."""
+    return View({}, (), True)
 
 
 def _own(path: str, scope: Scope, fields: Fields) -> list[str | None]:

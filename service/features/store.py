@@ -6,8 +6,7 @@ A store is schema-free. Whether a version reads a field, and what it makes of it
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from service.bundle.columns import Value
 
@@ -24,9 +23,8 @@ Hears = Callable[[bool], None]
 """Told whether all that changes from now on is told of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is known of a key.
+class Row(NamedTuple):
+    """What is known of a key. A tuple, which is made in a third of a dataclass's time.
 
     Attributes:
         stamp_ms: when it was written, in milliseconds since the epoch; of two rows the later one stays.
