@@ -83,20 +83,20 @@ LARGE := items-1m
 KUAIRAND = test -d $(BENCH)/kuairand \
   || $(BIN)/ranktrain fit configs/kuairand.toml --data '$(DATA)' --models $(BENCH) --version kuairand
 
-serving: setup redis  ## speed, beside bare onnxruntime and other servers, two hours and 12 GB of memory; DATA=dir adds KuaiRand's stages
+serving: setup redis  ## speed, beside bare onnxruntime and other servers, three hours and 12 GB of memory; DATA=dir adds KuaiRand's stages
 	@mkdir -p benchmarks/results
-	@$(call WORLD,mmoe,--int8)
+	@$(call WORLD,mmoe-int8,--int8)
 	@$(call WORLD,ple,--arch ple)
 	@$(call WORLD,items-10k,--items 10000 --state float16)
 	@$(call WORLD,$(LARGE),--items 1000000 --state float16)
-	@set -o pipefail; $(call MEASURE,serving.run,$(WORLDS)/mmoe --envs $(PEERS) --poisson --also 'mosec split',serving-mmoe)
+	@set -o pipefail; $(call MEASURE,serving.run,$(WORLDS)/mmoe-int8 --envs $(PEERS) --poisson --also 'mosec split',serving-mmoe)
 	@set -o pipefail; $(call MEASURE,serving.run,$(WORLDS)/ple --envs $(PEERS) --peers,serving-ple)
-	@set -o pipefail; $(call MEASURE,serving.growth,$(WORLDS)/mmoe,serving-growth)
+	@set -o pipefail; $(call MEASURE,serving.growth,$(WORLDS)/mmoe-int8,serving-growth)
 	@set -o pipefail; $(call MEASURE,serving.growth,$(WORLDS)/items-10k $(WORLDS)/$(LARGE) --candidates 500,serving-growth-items)
 	@set -o pipefail; $(call MEASURE,serving.memory,$(WORLDS)/$(LARGE),serving-memory)
-	@set -o pipefail; $(call MEASURE,serving.updates,$(WORLDS)/mmoe,serving-updates)
+	@set -o pipefail; $(call MEASURE,serving.updates,$(WORLDS)/mmoe-int8,serving-updates)
 	@set -o pipefail; $(call MEASURE,serving.swap,$(WORLDS)/$(LARGE),serving-swap)
-	@set -o pipefail; $(call MEASURE,sharing,$(WORLDS)/mmoe)
+	@set -o pipefail; $(call MEASURE,sharing,$(WORLDS)/mmoe-int8)
 	@set -o pipefail; $(call MEASURE,graphs)
 	@$(if $(DATA),$(KUAIRAND); set -o pipefail; $(call MEASURE,serving.stages,--models $(BENCH) --version kuairand,serving-stages))
 

@@ -93,7 +93,7 @@ def serving(models: Path, *, workers: int, **settings: Any) -> Iterator[Service]
     Args:
         models: folder of the bundles; their deployment names the ranker `default`.
         workers: how many.
-        settings: others of the service's settings, by name.
+        settings: others of the service's settings, by name; it ranks in float32 if they say nothing else.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "service.log"
@@ -101,7 +101,10 @@ def serving(models: Path, *, workers: int, **settings: Any) -> Iterator[Service]
             process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", "serve"],
                 cwd=ROOT,
-                env=_environment(models=models, workers=workers, host=HOST, port=0, **settings),
+                env=_environment(
+                    **{"models": models, "workers": workers, "host": HOST, "port": 0, "precision": "float32"}
+                    | settings
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=written,

@@ -3,10 +3,10 @@
     python -m benchmarks.serving.anchors OUT [--seconds 5]
 
 `flat` runs `flat.onnx`, the ordinary graph with every feature per row: what a service without this project's
-graphs cannot pass. `rank` runs `rank.onnx` on the user's part and the items' state, made beforehand too: what
-this project's service cannot pass; `rank.int8` the same in int8, where the bundle has it. Candidates a second
-by two threads, or by one run of two, whichever is the more; the median of one run by one thread. OUT is what
-`benchmarks.serving.workload` wrote.
+graphs cannot pass. `rank` runs `rank.onnx` on the user's part and the items' state, made beforehand too;
+`rank.cpu` and `rank.int8`, where the bundle has them, are what our workers run on a CPU, which this project's
+service cannot pass. Candidates a second by two threads, or by one run of two, whichever is the more; the
+median of one run by one thread. OUT is what `benchmarks.serving.workload` wrote.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from service.model import load_encoder
 CORES = 2
 PREPARED = 16
 """requests whose tensors are made"""
+GRAPHS = ("flat", "rank", "rank.cpu", "rank.int8")
 WARM_UP = 3
 FILL_ROWS = 256
 
@@ -64,7 +65,7 @@ def main() -> None:
         bodies = requests_of(options.out, candidates)
         for anchor in measure(bundle_of(options.out), bodies, options.seconds):
             print(
-                f"{anchor.name:5} {candidates:5} candidates   {anchor.per_s:9,.0f} candidates/s"
+                f"{anchor.name:9} {candidates:5} candidates   {anchor.per_s:9,.0f} candidates/s"
                 f" ({anchor.how})   p50 {anchor.p50_ms:6.2f} ms by one thread"
             )
 
@@ -74,7 +75,7 @@ def measure(
 ) -> list[Anchor]:
     """Some graphs, or all there are, on requests of as many candidates each."""
     manifest, bodies = read_manifest(bundle), bodies[:PREPARED]
-    graphs = graphs or ["flat", "rank", *(["rank.int8"] if manifest.int8 else [])]
+    graphs = graphs or [name for name in GRAPHS if (bundle / f"{name}.onnx").exists()]
     candidates, anchors = len(json.loads(bodies[0])["candidates"]), []
     for name in graphs:
         feeds = flat_feeds(bundle, bodies) if name == "flat" else _rank_feeds(bundle, manifest, bodies)

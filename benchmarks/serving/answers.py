@@ -38,7 +38,7 @@ class Expected:
     scores: NDArray[np.float64]
     """[N]"""
     tolerance: float = TOLERANCE
-    """of the bundle; of its int8 where it has that: float32 is checked to it, too, if that is what serves"""
+    """of the bundle, or of its int8"""
 
     def check(self, answer: bytes, limit: int | None = None) -> None:
         """Raise WrongAnswer where the ids, the order, a score or a task score is another one.
@@ -79,8 +79,8 @@ def counts_of(out: Path) -> tuple[int, int]:
         return len(arrays["user_index"]), len(arrays["item_index"])
 
 
-def expected(bundle: Path, bodies: Sequence[bytes]) -> list[Expected]:
-    """The true answers to requests."""
+def expected(bundle: Path, bodies: Sequence[bytes], precision: str = "float32") -> list[Expected]:
+    """The true answers to requests, with the tolerance that the bundle states for a precision."""
     manifest = read_manifest(bundle)
     session, names = open_session(bundle / "flat.onnx", EngineOptions(provider="cpu")), manifest.outputs()
     answers = []
@@ -92,7 +92,7 @@ def expected(bundle: Path, bodies: Sequence[bytes]) -> list[Expected]:
                 ids=json.loads(body)["candidates"],
                 tasks=tasks,
                 scores=manifest.fusion.score(tasks, {}),
-                tolerance=max(manifest.tolerance, manifest.int8.tolerance if manifest.int8 else 0.0),
+                tolerance=(manifest.int8 if manifest.int8 and precision == "int8" else manifest).tolerance,
             )
         )
     return answers

@@ -26,7 +26,7 @@ LATE_SHARE = 0.2
 
 
 def highest(port: int, bodies: Sequence[bytes], closed: float, seconds: float) -> float:
-    """The highest rate found, requests a second, with a 99th percentile within `BOUND_MS`; 0 where none.
+    """The highest rate found, requests a second, with a 99th percentile once within `BOUND_MS`; or 0.
 
     Args:
         port: of the server.

@@ -7,8 +7,8 @@ every round each server in turn is started with two workers, its scores are chec
 wrk drives it with 8 connections and with one; ours once more with the best 50 asked for in place of all, and
 in int8 where the bundle has it: its scores are within the tolerance that the bundle states for that.
 With --poisson, the highest rate of requests at random times is looked for whose 99th percentile is within
-50 ms. A peer runs without and with batches of its framework (`+`); ``NAME split`` is a peer that runs this
-project's graphs with the items' state, in place of `flat.onnx`.
+50 ms in one of two tries. A peer runs without and with batches of its framework (`+`); ``NAME split`` is a
+peer that runs this project's graphs with the items' state, in place of `flat.onnx`.
 Prints the medians over the rounds, from least to most, what they come to beside each other, and what LightGBM
 alone takes for as many candidates.
 """
@@ -32,7 +32,7 @@ from benchmarks.serving.anchors import Anchor
 from benchmarks.serving.answers import Expected, WrongAnswer, bundle_of, expected, requests_of
 from benchmarks.serving.peers.environments import PEERS, NotInstalled, prepared, trees, versions
 from benchmarks.serving.report import Measured, report
-from benchmarks.serving.servers import OURS, DidNotStart, Running, Server, names
+from benchmarks.serving.servers import FLOAT32, OURS, DidNotStart, Running, Server, names
 from service.bundle.store import read_manifest
 
 CONNECTIONS = 8
@@ -64,21 +64,26 @@ def main() -> None:
     wrk.install()
     print(describe(), flush=True)
     peers = list(_installed(options.peers, options.envs))
-    right = {
-        size: expected(bundle_of(options.out), requests_of(options.out, size)[:CHECKED])
-        for size in options.candidates
-    }
-    int8 = read_manifest(bundle_of(options.out)).int8 is not None
+    bundle = bundle_of(options.out)
+    int8 = read_manifest(bundle).int8 is not None
     servers = [Server(name, options.out, options.envs) for name in [*names(peers, int8), *options.also]]
+    right = {
+        precision: {
+            size: expected(bundle, requests_of(options.out, size)[:CHECKED], precision)
+            for size in options.candidates
+        }
+        for precision in OURS.values()
+    }
     measured: list[Measured] = []
     bare: list[Anchor] = []
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", flush=True)
         for size in options.candidates:
             bodies = requests_of(options.out, size)
-            bare += anchors.measure(bundle_of(options.out), bodies, options.seconds)
+            bare += anchors.measure(bundle, bodies, options.seconds)
         for server in servers:
-            measured += _round(server, right, options.seconds, options.poisson)
+            answers = right[OURS.get(server.name, "float32")]
+            measured += _round(server, answers, options.seconds, options.poisson)
     print(report(bare, measured))
     try:
         print(f"\n{trees(options.envs, max(options.candidates))}")
@@ -125,7 +130,7 @@ def _round(
             for candidates in right:
                 load = Load(server.name, candidates, server.out / "wrk" / f"rank-{candidates}.lua")
                 yield _told(_measure(load, running, seconds, poisson))
-            if server.name == next(iter(OURS)):
+            if server.name == FLOAT32:
                 for measured in _limited(server, running, right, seconds):
                     yield _told(measured)
     except (DidNotStart, WrongAnswer, RuntimeError, httpx.HTTPError) as error:

@@ -20,8 +20,9 @@ from benchmarks.serving.peers.environments import PEERS, prepared
 from benchmarks.serving.peers.scorer import FEATURES_FILE
 from deploy.running import free_port
 
-OURS = {"rankserve": "float32", "rankserve int8": "int8"}
-"""name -> precision"""
+FLOAT32, INT8 = "rankserve", "rankserve int8"
+OURS = {FLOAT32: "float32", INT8: "int8"}
+"""our servers' names -> their precision"""
 WORKERS = 2
 START_LIMIT_S = 60.0
 END_LIMIT_S = 20.0
@@ -113,7 +114,7 @@ class Server:
 def names(peers: Sequence[str], int8: bool) -> list[str]:
     """Of the servers: ours, in int8 too where the bundle has it; every peer's without and with batches."""
     modes = [[name, f"{name}+"] if PEERS[name].batches else [name] for name in peers]
-    return [*list(OURS)[: 1 + int8], *(name for both in modes for name in both)]
+    return [FLOAT32, *([INT8] if int8 else []), *(name for both in modes for name in both)]
 
 
 def first_request(out: Path) -> bytes:

@@ -27,5 +27,6 @@ def test_the_graph_in_int8_has_no_large_layer_in_float() -> None:
 def test_a_model_has_the_tasks_of_its_kind(name: str) -> None:
     """All graphs give one score a task; a funnel has its own."""
     graphs = made(name, rows=3, items=5)
+    assert graphs.keys() == {"rank", "rank by expert", "rank int8", "flat"}
     count = MODELS[name][1] or 3
     assert [len(model.graph.output) for model, _ in graphs.values()] == [count] * len(graphs)

@@ -55,9 +55,9 @@ def test_a_bundle_has_it_beside_the_others(quantised: Exported) -> None:
     assert RANK_INT8 in manifest.files
     assert manifest.int8 is not None
     assert manifest.left_out == {}
-    assert manifest.int8.kendall_tau >= 0.97
-    assert manifest.int8.ndcg >= 0.99
-    assert manifest.tolerance < manifest.int8.tolerance < 0.1
+    assert manifest.int8.kendall_tau >= 0.99
+    assert manifest.int8.ndcg >= 0.999
+    assert manifest.tolerance < manifest.int8.tolerance < 0.02
     check_parity(quantised.folder, quantised.trained, manifest)
 
 
@@ -80,8 +80,8 @@ def test_experts_that_cannot_be_parted_stay_together(quantised: Exported, tmp_pa
     (copy / RANK_CPU).unlink()
     found = add_int8(copy, quantised.trained, quantised.manifest)
     assert [*small_weights(copy).values()] == [([2, 128, 128], [2, 1, 128])]
-    assert found.kendall_tau >= 0.97
-    assert found.tolerance < 0.1
+    assert quantised.manifest.int8 is not None
+    assert found.tolerance == pytest.approx(quantised.manifest.int8.tolerance, rel=0.5)
 
 
 def test_nothing_else_is_left_in_the_folder(quantised: Exported) -> None:
