@@ -245,8 +245,6 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI, sums of two products of eight bits would saturate; with it, this changes nothing.
-    settings.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     if options.provider == "cuda" or (options.provider == "auto" and _has_device()):
         if hasattr(ort, "preload_dlls"):

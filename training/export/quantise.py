@@ -46,8 +46,8 @@ def int8_graph(graph: onnx.ModelProto, ranges: Mapping[str, Range], folder: Path
     """The graph with every matmul of `LEAST_WEIGHTS` or more in int8.
 
     Each becomes onnxruntime's own operator, which takes a scale a unit, and a bias. The runtime makes that
-    operator of floats from `DequantizeLinear`, too, but not where a bias of floats follows a matmul of two axes:
-    of these it makes one of floats first. And for a batched one it takes a scale a tensor.
+    operator of floats from `DequantizeLinear`, too, but not where a bias of floats follows a matmul of two
+    axes: of these it makes one of floats first. And for a batched one it takes a scale a tensor.
 
     Args:
         graph: whose weights may lie outside it.
