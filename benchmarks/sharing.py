@@ -59,7 +59,7 @@ def main() -> None:
 def chosen(service: Service) -> list[str]:
     """What each worker says about sharing, as it found it when it loaded the version."""
     messages = (json.loads(line)["message"] for line in service.log.read_text().splitlines())
-    return [message for message in messages if " runs" in message]
+    return [message for message in messages if "share runs" in message or "runs of its own" in message]
 
 
 class Figures(NamedTuple):

@@ -14,6 +14,7 @@ Knows nothing of HTTP, models or features: an entry is opaque, `rows` says how m
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -176,20 +177,21 @@ class Batcher(Generic[E, R]):
             if half := [waiting for waiting in self._halves.pop() if waiting.alive(now)]:
                 return half
         batch: list[Waiting[E, R]] = []
-        rows = 0
+        rows, until = 0, math.inf
         while self._queue and len(batch) < self._max_entries:
             waiting = next(iter(self._queue))
-            if batch and not self._fits(rows, waiting.rows):
+            if batch and not self._fits(rows, waiting.rows, until - now):
                 break
             self._leave(waiting)
             if waiting.alive(now):
-                batch.append(waiting)
-                rows += waiting.rows
+                batch, rows, until = [*batch, waiting], rows + waiting.rows, min(until, waiting.deadline)
         return batch
 
-    def _fits(self, rows: int, more: int) -> bool:
-        """May a batch of so many rows have more? One that is done on the loop shall still be done there."""
-        return rows + more <= self._max_rows and (not self._inline(rows) or self._inline(rows + more))
+    def _fits(self, rows: int, more: int, within_s: float) -> bool:
+        """May a batch of so many rows have more? If it is in time, or on the loop, it shall still be so."""
+        with_it, takes_s = rows + more, self._cost.of
+        late = self._cost.known and takes_s(rows) <= within_s < takes_s(with_it)
+        return with_it <= self._max_rows and not late and (self._inline(with_it) or not self._inline(rows))
 
     def _inline(self, rows: int) -> bool:
         return self._cost.known and self._cost.of(rows) <= self._inline_s

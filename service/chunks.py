@@ -18,9 +18,12 @@ Array = NDArray[Any]
 
 
 def parts(of: slice, most: int, times: int = 1) -> Iterator[slice]:
-    """Slices of so many rows at most, all of a size, that make up a slice; a multiple of `times` of them."""
+    """Slices of so many rows at most, all of a size, that make up a slice; a multiple of `times` of them.
+
+    None is empty: of fewer rows there are fewer.
+    """
     n = of.stop - of.start
-    count = -(-n // (most * times)) * times
+    count = min(n, -(-n // (most * times)) * times)
     return (slice(of.start + n * at // count, of.start + n * (at + 1) // count) for at in range(count))
 
 
@@ -32,7 +35,7 @@ def chunks(of: slice, ends: NDArray[np.int64], shared_rows: int, most: int, thre
         ends: where each request's rows end, in the batch.
         shared_rows: requests of at most so many rows share runs with those beside them.
         most: rows of a run.
-        threads: that do the runs; where requests are fewer, they are parted for all threads to have some.
+        threads: that do the runs; what has more than its part of the rows is parted for all to have some.
     """
     if len(ends) == 1:
         return list(parts(of, most, threads))
@@ -43,7 +46,8 @@ def chunks(of: slice, ends: NDArray[np.int64], shared_rows: int, most: int, thre
             wholes += [slice(start, begin)] * (start < begin) + [slice(begin, end)]
             start = end
     wholes += [slice(start, of.stop)] * (start < of.stop)
-    return [chunk for whole in wholes for chunk in parts(whole, most, -(-threads // len(wholes)))]
+    most_a_thread = -(-(of.stop - of.start) // threads)
+    return [chunk for whole in wholes for chunk in parts(whole, min(most, most_a_thread))]
 
 
 def spread(users: Mapping[str, Array], ends: NDArray[np.int64], rows: slice) -> dict[str, Array]:

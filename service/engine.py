@@ -266,8 +266,8 @@ def _has_device() -> bool:
     return "CUDAExecutionProvider" in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
 
 
-def _joined(parts: Sequence[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _joined(scores: Sequence[Array]) -> Array:
+    return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
 
 def _feeds(features: FeatureSchema, side: Side, columns: Columns) -> dict[str, Array]:

@@ -2,13 +2,13 @@
 
 prometheus' own counts each by itself: the fifteen of a request took as long as it took to read its body. Its
 counters can be raised by any number. So a histogram is kept as a counter here, with a label more, `le`: the
-upper bound of a bucket, or `sum`. Counters of workers add up, and `whole` makes a histogram of the result.
+upper bound of a bucket, or `sum`. Counters of workers add up, and a histogram is made of the result.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter as Tally
+from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
@@ -29,6 +29,7 @@ class Histograms:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._names: set[str] = set()
         self._observed: list[Observed] = []
         self._settling = Lock()
 
@@ -38,6 +39,7 @@ class Histograms:
         They must have few values.
         """
         counter = Counter(name, text, (*labels, _BOUND), registry=self._registry)
+        self._names.add(name)
 
         def child(*values: str) -> Observed:
             observed = Observed(counter, bounds, values)
@@ -51,6 +53,10 @@ class Histograms:
         with self._settling:
             for observed in self._observed:
                 observed.settle()
+
+    def whole(self, metric: Metric) -> Metric:
+        """The histogram that a counter was kept for, in any worker; another metric as it is."""
+        return _whole(metric) if metric.name in self._names else metric
 
 
 class Observed:
@@ -69,15 +75,12 @@ class Observed:
         if not values:
             return
         del self._values[: len(values)]  # but for what was observed in the meantime
-        for bucket, count in Tally(bisect_left(self._bounds, value) for value in values).items():
+        for bucket, count in Counts(bisect_left(self._bounds, value) for value in values).items():
             self._buckets[bucket].inc(count)
         self._sum.inc(sum(values))
 
 
-def whole(metric: Metric) -> Metric:
-    """The histogram that a counter was kept for; any other metric as it is."""
-    if metric.type != "counter" or not any(_BOUND in sample.labels for sample in metric.samples):
-        return metric
+def _whole(metric: Metric) -> Metric:
     names: tuple[str, ...] = ()
     children: dict[tuple[str, ...], dict[str, float]] = {}
     for sample in metric.samples:

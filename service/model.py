@@ -52,10 +52,10 @@ class ModelOptions:
 
     Attributes:
         engine: of onnxruntime.
-        max_batch_rows: most candidates in a run.
+        max_batch_rows: most candidates that are run together; of several requests on a CPU 512, if less.
         max_queued_rows: most candidates that wait.
         share_runs: whether requests may be run together, and share runs where that is faster.
-        inline_s: a run that should take no longer is done on the event loop.
+        inline_s: a batch that should take no longer is run on the event loop.
         cores: that runs may borrow of other workers.
         precision: of `rank.onnx`; ``auto`` takes int8 where the bundle has it and it is faster here.
         ledger: of the memory of items' state, of all models; without one there is no limit.
@@ -259,8 +259,14 @@ def _warm_up(
         engine.run([alike[rows]] * requests)
 
     seconds = measure(run, single, rounds=WARM_UP_RUNS) | measure(run, shapes)
-    cost = Cost.through([(count * rows, taken) for (count, rows, _), taken in seconds.items()])
-    sharing = choose(seconds) if engine.on_cpu else Sharing(most)
+    sharing = choose(seconds) if engine.on_cpu or not options.share_runs else Sharing(most)
+    cost = Cost.through(
+        [
+            (requests * rows, taken)
+            for (requests, rows, shared), taken in seconds.items()
+            if requests == 1 or shared == (rows <= sharing.rows)
+        ]
+    )
     engine.share(sharing.rows)
     engine.count_anew()
     return sharing, cost

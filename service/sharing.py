@@ -44,10 +44,6 @@ class Sharing:
         return f"requests of up to {self.rows} candidates share runs{gain}"
 
 
-ALONE = Sharing(0)
-"""one request a run"""
-
-
 def measure(
     run: Callable[[int, int, bool], object],
     shapes: Collection[Shape] = SHAPES,
@@ -69,7 +65,10 @@ def measure(
 
 
 def choose(seconds: Mapping[Shape, float]) -> Sharing:
-    """Who shares runs by the seconds of some of `SHAPES`: the largest requests that gain, and all smaller."""
+    """Who shares runs, by the seconds of some of `SHAPES`.
+
+    The largest requests that gain, as far as all smaller ones do: a gain beyond that is likelier noise.
+    """
     most, times = 0, None
     for rows in ROWS:
         apart, together = (seconds.get((REQUESTS, rows, shared), 0.0) for shared in (False, True))

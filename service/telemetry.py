@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from service.histograms import Histograms, whole
+from service.histograms import Histograms
 
 _SECONDS = tuple(
     ms / 1e3
@@ -69,11 +69,11 @@ class Telemetry:
         )
         self._store_open = gauge("rankserve_store_open", "Workers that do not ask the store, as it fails.")
         self._not_finite = count("rankserve_not_finite", "Candidates without a finite score.", ("version",))
-        self._batch_rows = rows("rankserve_batch_rows", "Rows of a run.")()
-        self._batch_requests = few("rankserve_batch_requests", "Requests of a run.")()
-        self._batch_seconds = seconds("rankserve_batch_seconds", "Time of a run.")()
-        self._queue_seconds = seconds("rankserve_queue_seconds", "Wait of a run's oldest request.")()
-        self._failed_runs = count("rankserve_failed_runs", "Runs that broke.")
+        self._batch_rows = rows("rankserve_batch_rows", "Rows of a batch.")()
+        self._batch_requests = few("rankserve_batch_requests", "Requests of a batch.")()
+        self._batch_seconds = seconds("rankserve_batch_seconds", "Time of a batch.")()
+        self._queue_seconds = seconds("rankserve_queue_seconds", "Wait of a batch's oldest request.")()
+        self._failed_runs = count("rankserve_failed_runs", "Batches that broke.")
         self._connections = gauge(
             "rankserve_connections", "Open connections of a worker.", multiprocess_mode="liveall"
         )
@@ -97,12 +97,12 @@ class Telemetry:
     def request(self, route: str, outcome: str, seconds: float) -> None:
         """A request was answered, or left. `route` is a pattern; `outcome` is `ok` or the type of a fault."""
         self._answering -= 1
-        self._unsettled += 1
-        if self._unsettled >= _MOST_REQUESTS:
-            self.settle()
         self._requests(route, outcome).inc()
         if outcome == "ok":  # else a quick refusal would look like a quick answer
             self._request_seconds(route).observe(seconds)
+        self._unsettled += 1
+        if self._unsettled >= _MOST_REQUESTS:
+            self.settle()
 
     def slate(self, ranker: str, version: str, *, candidates: int, not_finite: int,
               defaults: Mapping[str, int], timings_ms: Mapping[str, float],
@@ -212,7 +212,7 @@ class Telemetry:
         """
         self.settle()
         registry = CollectorRegistry()
-        registry.register(_Figures(self._registry, self._folder))
+        registry.register(_Figures(self._registry, self._folder, self._histograms.whole))
         encode, media_type = choose_encoder(accept)
         return encode(registry), media_type
 
@@ -225,13 +225,15 @@ def _by(make: Callable[..., Counter], name: str, text: str, *labels: str) -> Cal
 class _Figures:
     """The figures of all workers, but for those of versions that none of them serves with any more."""
 
-    def __init__(self, own: CollectorRegistry, folder: Path | None) -> None:
-        self._own, self._folder = own, folder
+    def __init__(
+        self, own: CollectorRegistry, folder: Path | None, whole: Callable[[Metric], Metric]
+    ) -> None:
+        self._own, self._folder, self._whole = own, folder, whole
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus."""
         metrics = list(self._own.collect() if self._folder is None else _shared(self._folder))
-        return map(whole, metrics)
+        return map(self._whole, metrics)
 
 
 def _shared(folder: Path) -> list[Metric]:

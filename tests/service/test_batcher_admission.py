@@ -65,6 +65,24 @@ def test_who_cannot_be_in_time_is_refused_at_once() -> None:
     by_hand(life)
 
 
+def test_who_was_let_in_is_not_made_late_by_those_behind() -> None:
+    """A batch ends where one more would take it beyond a deadline that it keeps without it."""
+
+    async def life(loop: ManualLoop) -> None:
+        bench = Bench(clock=loop.time, cost=COST)
+        tasks = await bench.submit(Entry("runs", 2))  # for 2 s
+        tasks += await bench.submit(Entry("soon", 4), within_s=6.0)  # 3 s, of which 4 are left then
+        tasks += await bench.submit(Entry("with it", 2), Entry("after it", 1))
+        loop.now = 2.0
+        await bench.engine.step()
+        loop.now = 6.0
+        await bench.engine.finish()
+        assert bench.batches == [["runs"], ["soon", "with it"], ["after it"]]
+        assert await outcomes(tasks) == ["RUNS", "SOON", "WITH IT", "AFTER IT"]
+
+    by_hand(life)
+
+
 def test_entries_that_share_a_run_pay_for_it_together() -> None:
     """Four that wait are one run's time ahead, and not that of four."""
 

@@ -131,6 +131,25 @@ def test_a_batch_is_as_its_requests_alone(
     )
 
 
+def test_requests_share_runs_as_they_are_told_to(
+    tiny: Tiny, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run for the small ones side by side, and one for each of the others."""
+    runs, rank = list[int](), engine._rank_rows
+
+    def counted(feeds: dict[str, Any]) -> list[Any]:
+        runs.append(len(feeds["item_row"]))
+        return rank(feeds)
+
+    monkeypatch.setattr(engine, "_rank_rows", counted)
+    batch = [request(tiny, *map(str, range(n)), user=str(n)) for n in (1, 2, 5, 3)]
+    for rows, expected in ((0, [1, 2, 5, 3]), (2, [3, 5, 3]), (5, [11])):
+        engine.share(rows)
+        runs.clear()
+        engine.run(batch)
+        assert runs == expected
+
+
 def test_more_items_than_a_run_takes_are_ranked_in_parts(tiny: Tiny, engine: Engine) -> None:
     """Fresh ones at both sides of every seam, in one request and in several."""
     ids, inline = (

@@ -1,7 +1,7 @@
 """Histograms that count later what they observe now."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
-from service.histograms import Histograms, whole
+from service.histograms import Histograms
 
 BOUNDS = (0.5, 1, 20)
 VALUES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 20.0, 21.0, math.inf]), max_size=20)
 
 
-def figures(metrics: Sequence[Metric]) -> dict[tuple[str, str, str], float]:
+def figures(metrics: Iterable[Metric]) -> dict[tuple[str, str, str], float]:
     """Every sample by name, bound and the one other label."""
     return {
         (sample.name, sample.labels.get("le", ""), sample.labels.get("stage", "")): sample.value
-        for metric in map(whole, metrics)
+        for metric in metrics
         for sample in metric.samples
         if not sample.name.endswith("_created")
     }
@@ -42,7 +42,7 @@ def test_what_is_seen_is_what_prometheus_would_show(first: list[float], later: l
                 other.observe(value)
         ours[0]("b"), theirs[0].labels("b"), ours[1]()
         histograms.settle()
-    found, expected = figures(list(registry.collect())), figures(list(reference.collect()))
+    found, expected = figures(map(histograms.whole, registry.collect())), figures(reference.collect())
     assert found == pytest.approx(expected)
 
 
@@ -52,21 +52,31 @@ def test_nothing_is_counted_before_it_is_told_to() -> None:
     histograms = Histograms(registry)
     histograms.make(BOUNDS, "rows", "Rows.")().observe(7)
     for expected in (0, 1, 1):
-        assert figures(list(registry.collect()))["rows_count", "", ""] == expected
+        assert figures(map(histograms.whole, registry.collect()))["rows_count", "", ""] == expected
         histograms.settle()
 
 
 def test_one_that_another_worker_is_about_to_make() -> None:
     """A scrape may find buckets without their sum; it shows what there is."""
+    others, mine = CollectorRegistry(), Histograms(CollectorRegistry())
+    Counter("rows", "Rows.", ("le",), registry=others).labels(20.0).inc(2)
+    mine.make(BOUNDS, "rows", "Rows.")
+    assert figures(map(mine.whole, others.collect()))["rows_count", "", ""] == 2
+
+
+def test_it_is_a_histogram_before_it_has_observed_anything() -> None:
+    """A scraper that saw a counter at first would have two kinds by one name."""
     registry = CollectorRegistry()
-    counter = Counter("rows", "Rows.", ("le",), registry=registry)
-    counter.labels(20.0).inc(2)
-    assert figures(list(registry.collect()))["rows_count", "", ""] == 2
+    histograms = Histograms(registry)
+    histograms.make(BOUNDS, "seconds", "Time.", "stage")
+    assert [(each.name, each.type) for each in map(histograms.whole, registry.collect())] == [
+        ("seconds", "histogram")
+    ]
 
 
 def test_any_other_metric_is_left_as_it_is() -> None:
-    """It has no bounds."""
+    """Also one with bounds, if it was not made here."""
     registry = CollectorRegistry()
-    Counter("runs", "Runs.", registry=registry).inc(3)
+    Counter("runs", "Runs.", ("le",), registry=registry).labels(20.0).inc(3)
     (metric,) = registry.collect()
-    assert whole(metric) is metric
+    assert Histograms(CollectorRegistry()).whole(metric) is metric

@@ -1,4 +1,4 @@
-"""What a model finds to share a run, when it is loaded."""
+"""What a model finds to share runs, when it is loaded; and what is run together."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ def test_the_log_says_what_shares_a_run(
     max_batch_rows: int,
     found: str,
 ) -> None:
-    """As measured for this version on this machine, of no more rows than a run may have; and as wanted."""
+    """As measured for this version on this machine, of no more rows than a batch may have; and as wanted."""
     caplog.set_level("INFO", "service.model")
     options = ModelOptions(
         EngineOptions(provider="cpu", max_rows=64), max_batch_rows=max_batch_rows, share_runs=share_runs
     )
     with ThreadPoolExecutor(1) as executor:
-        Model.load(write_tiny(tmp_path, "v1").folder, options, executor).close()
-    assert any(re.fullmatch(f"v1: {found}", message) for message in caplog.messages)
+        model = Model.load(write_tiny(tmp_path, "v1").folder, options, executor)
+        model.close()
+    (said,) = (message for message in caplog.messages if re.fullmatch(f"v1: {found}", message))
+    rows = re.search(r"up to (\d+)", said)
+    assert model.engine._shared_rows == (int(rows[1]) if rows else 0)
+    together = model.batcher._max_entries, model.batcher._max_rows
+    assert together == ((32 if share_runs else 1), min(512, max_batch_rows))
 
 
 def test_what_a_run_costs_is_known_before_the_first_request(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from service.sharing import ALONE, REQUESTS, ROUNDS, ROWS, SHAPES, SMALL, Shape, Sharing, choose, measure
+from service.sharing import REQUESTS, ROUNDS, ROWS, SHAPES, SMALL, Shape, Sharing, choose, measure
 
 
 class Machine:
@@ -73,7 +73,7 @@ def test_as_large_ones_share_as_gain(seconds: dict[Shape, float], rows: int) -> 
 
 def test_it_says_what_was_chosen_and_why() -> None:
     """For the log of the load."""
-    assert str(ALONE) == "every request has runs of its own"
+    assert str(Sharing(0)) == "every request has runs of its own"
     assert str(choose(gains(0.5, 0.3))) == (
         "requests of up to 50 candidates share runs, 2.0 times as fast for small ones as one a run"
     )

@@ -170,3 +170,13 @@ def test_a_log_line_is_one_json_object() -> None:
     read = json.loads(line)
     assert (read["message"], read["level"], read["request_id"]) == ("no luck", "error", "r")
     assert "ValueError" in read["exception"]
+
+
+def test_what_was_observed_does_not_wait_for_ever() -> None:
+    """Though nobody asks for it, and nothing tells it to count."""
+    telemetry = Telemetry()
+    for _ in range(1_000):
+        telemetry.arrived()
+        telemetry.request("/v1/rank", "ok", 0.25)
+    labels = {"route": "/v1/rank", "le": "sum"}
+    assert telemetry._registry.get_sample_value("rankserve_request_seconds_total", labels) == 250.0

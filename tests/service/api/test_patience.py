@@ -1,6 +1,7 @@
 """How long a request is worked on."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -70,6 +71,31 @@ async def test_an_error_of_the_works_own_stays_what_it_is() -> None:
     with pytest.raises(ZeroDivisionError), Patience(caller(), now() + 0.005):
         await work()
     await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_deadline_and_a_caller_who_leaves_at_once_end_it_once() -> None:
+    """In one turn of the loop; whichever was first is told, and the task goes on after it."""
+    task, gone, held, deadline = asyncio.current_task(), asyncio.Event(), threading.Event(), now() + 0.03
+    assert task is not None
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        with Patience(receive, deadline):
+            await asyncio.sleep(0.02)  # it is watched by now
+            gone.set()
+            held.wait(deadline + 0.005 - now())  # the loop finds both when it comes back
+            await asyncio.sleep(LONG_S)
+
+    with pytest.raises((TimeoutError, ClientDisconnect)):
+        await work()
+    await asyncio.sleep(0)
+    assert task.cancelling() == 0
 
 
 @pytest.mark.parametrize("after_s", [LONG_S, 0.0])
