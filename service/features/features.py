@@ -34,8 +34,8 @@ class FeatureOptions:
     Attributes:
         timeout_s: most that a request waits for the store, and never more than half of what it has left.
         ttl_s: how long a row is near.
-        near_rows: most rows that are near. Of a request that lacks more of them, some items are looked up
-            each time.
+        near_rows: most rows that are near; 128 bytes each go beside them to each table by item and request.
+            Of a request that lacks more of them, some items are looked up each time.
     """
 
     timeout_s: float = 0.05

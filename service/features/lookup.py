@@ -18,7 +18,7 @@ import numpy as np
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
 from service.bundle.rows import Items
-from service.bundle.schema import ITEM_ID, Scope
+from service.bundle.schema import Scope
 from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
 from service.features.near import NearCache
@@ -50,11 +50,12 @@ class Lookup:
     Args:
         near: before the store.
         telemetry: told of what was near.
-        items: most items a version that are kept as the store has them, encoded.
+        rows: most items a version that are kept as the store has them, encoded; and what `Silent` may note of
+            each of its tables, in rows that may be near.
     """
 
-    def __init__(self, near: NearCache, telemetry: Telemetry, items: int = MOST_ITEMS) -> None:
-        self._near, self._telemetry, self._most_items = near, telemetry, items
+    def __init__(self, near: NearCache, telemetry: Telemetry, rows: int = MOST_ITEMS) -> None:
+        self._near, self._telemetry, self._most_rows = near, telemetry, rows
         self._versions: WeakKeyDictionary[Encoder, _Version] = WeakKeyDictionary()
 
     async def complete(self, encoder: Encoder, brought: Brought, within_s: float) -> tuple[Brought, bool]:
@@ -122,11 +123,6 @@ class Lookup:
         ids = encoder.tables["item"].keys[0][np.array(sorted(version.due), np.int32) - 1].tolist()
         version.due.clear()
         brought, tables = Brought(None, {}, {}, ids, {}), version.items.tables
-        # What the store must be asked for is known without a look at all that may be near.
-        own = [(table.name, each) for table in tables if table.key == (ITEM_ID,) for each in ids]
-        changed = [key for key, entry in zip(own, self._near.entries(own), strict=True) if entry is None]
-        if changed:
-            await self._near.fetch(changed, within_s)
         standing = version.items.standing(encoder, ids, range(len(ids)))
         search, _ = await self._search(encoder, tables, standing, brought, within_s, counts=False)
         await self._learn(encoder, version.items, search, brought)
@@ -135,9 +131,9 @@ class Lookup:
         if encoder not in self._versions:
             reads = table_reads(encoder.schema, encoder.attributes)
             of_items = [table for table in reads if table.scope is Scope.ITEM]
-            known = KnownItems(encoder, of_items, self._most_items, self._near.clock)
+            known = KnownItems(encoder, of_items, self._most_rows, self._near.clock)
             silent = {
-                table.name: Silent(encoder, table, self._most_items) for table in reads if table.beside_items
+                table.name: Silent(encoder, table, self._most_rows) for table in reads if table.beside_items
             }
             self._versions[encoder] = _Version(reads, known, silent, set())
         return self._versions[encoder]

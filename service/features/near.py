@@ -108,13 +108,10 @@ class NearCache:
         oldest, get = self.clock() - self._fresh_s, self._entries.get
         return [entry if entry and entry.since > oldest else None for entry in map(get, keys)]
 
-    def held(self, key: tuple[str | None, ...]) -> Entry | None:
-        """The fresh entry of a key."""
-        return self._within(key, self._fresh_s)
-
     def stale(self, key: RowKey) -> Entry | None:
         """The entry of a key, though its row may have changed unheard of; None after its time to live."""
-        return self._within(key, self._ttl_s)
+        entry = self._entries.get(key)
+        return entry if entry and entry.since > self.clock() - self._ttl_s else None
 
     def until(self, keys: Sequence[tuple[str | None, ...]], entries: Sequence[Entry | None]) -> list[float]:
         """When what was found of some keys ``[n]`` will not be fresh any more; -inf where it has changed.
@@ -204,10 +201,6 @@ class NearCache:
                     if key in entries:
                         self._keep(key, entries[key])
         return entries
-
-    def _within(self, key: tuple[str | None, ...], most_s: float) -> Entry | None:
-        entry = self._entries.get(key)
-        return entry if entry and entry.since > self.clock() - most_s else None
 
     def _keep(self, key: RowKey, entry: Entry) -> None:
         self._entries.pop(key, None)

@@ -43,8 +43,12 @@ class TableReads:
 
     @property
     def beside_items(self) -> bool:
-        """Is the item's id one part of the key, and all others the same for every candidate?"""
-        return self.scope is Scope.CROSS and self.of_items == (ITEM_ID,) and not self.parts
+        """Is the item's id one part of the key, and all others the same for every candidate?
+
+        And for more than one user: of what nobody else asks for it is of no use to know it.
+        """
+        by_item = self.scope is Scope.CROSS and self.of_items == (ITEM_ID,)
+        return by_item and USER_ID not in self.key and not self.parts
 
 
 def table_reads(schema: FeatureSchema, attributes: Collection[str]) -> tuple[TableReads, ...]:

@@ -66,14 +66,12 @@ class Beside:
     """Rows of a table beside the items, of which it was not known that they tell nothing.
 
     Attributes:
-        reads: what the version reads of it.
         others: the parts of their keys that are not the item's.
         rows: ``[n]`` of the items.
         keys: ``[n]``
         views: ``[n]``
     """
 
-    reads: TableReads
     others: Others
     rows: Rows
     keys: Sequence[PartKey]
@@ -170,7 +168,7 @@ class Search:
                 found = await self._views(reads, keys)
                 which[unknown] = 1 + of_keys
                 views += found
-                self.beside[reads.name] = Beside(reads, known, rows[unknown], keys, found)
+                self.beside[reads.name] = Beside(known, rows[unknown], keys, found)
         self.looked[reads.name] = LookedUp(reads, views, which, unknown)
 
     async def _views(self, reads: TableReads, keys: Sequence[PartKey]) -> Sequence[View]:

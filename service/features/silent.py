@@ -7,7 +7,7 @@ are not stored: that is then one look at an array for all candidates, and not a 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -23,7 +23,7 @@ Others = tuple[str, ...]
 """the parts of a key beside the item's id, in their order"""
 
 PLACES = 16
-"""items for each row that may be near: as small beside it, together, as its key alone"""
+"""of 8 bytes, for each row that may be near: small beside the row itself"""
 
 
 class Silent:
@@ -53,7 +53,7 @@ class Silent:
     def learn(self, others: Others, rows: Rows, until: Sequence[float]) -> None:
         """The rows of items ``[n]`` tell nothing, until then. An item beyond the catalogue is passed over."""
         if others not in self._until:
-            if not self._most:
+            if not self._most or not np.any(rows[np.asarray(until) > -math.inf]):
                 return
             while len(self._until) >= self._most:
                 self._until.popitem(last=False)
@@ -66,7 +66,9 @@ class Silent:
         if keys is None:
             self._until.clear()
         elif self._until:
+            changed: defaultdict[Others, list[str]] = defaultdict(list)
             for key in keys:
-                others = key[1 : self._at] + key[self._at + 1 :]
-                if key[0] == self._name and (until := self._until.get(others)) is not None:
-                    until[encoder.item_rows(key[self._at : self._at + 1])] = -math.inf
+                if key[0] == self._name:
+                    changed[key[1 : self._at] + key[self._at + 1 :]].append(key[self._at])
+            for others in changed.keys() & self._until.keys():
+                self._until[others][encoder.item_rows(changed[others])] = -math.inf

@@ -48,7 +48,7 @@ def named(entry: Entry) -> str | None:
 
 def held(near: NearCache, *keys: RowKey) -> list[RowKey]:
     """The keys whose entries are near."""
-    return [key for key in keys if near.held(key) is not None]
+    return [key for key, entry in zip(keys, near.entries(keys), strict=True) if entry is not None]
 
 
 async def test_an_entry_lives_as_long_as_it_may(near: NearCache, store: HeldStore, clock: Clock) -> None:
@@ -143,7 +143,7 @@ async def test_a_row_that_changes_while_it_is_fetched_is_not_kept(
     await asyncio.sleep(0)
     store.free.set()
     assert (await before, await after) == ({A: "a"}, {A: "new"})
-    entry = near.held(A)
+    (entry,) = near.entries([A])
     assert entry is not None
     assert named(entry) == "new"
     assert store.fetches == [[A], [A]]
