@@ -3,7 +3,7 @@
 Of an array ``[E, N, H]`` every expert's part ``[N, H]`` becomes an array of its own, from the gather of the
 items' state to the experts' last layer. What is computed of a part stays in the core's own cache. And where
 weights have two axes and not three, onnxruntime packs them once, when it reads the graph, and adds bias and
-ReLU in the matmul's node. MMoE takes 5 % less time so, PLE 6, OMoE 11 (`benchmarks/graphs.py`). On a device,
+ReLU in the matmul's node. MMoE takes 10 % less time so, OMoE 8, PLE 4 (`benchmarks/graphs.py`). On a device,
 where a node should cost more than what it computes of a few rows, it is not measured.
 """
 
