@@ -83,7 +83,7 @@ LARGE := items-1m
 KUAIRAND = test -d $(BENCH)/kuairand \
   || $(BIN)/ranktrain fit configs/kuairand.toml --data '$(DATA)' --models $(BENCH) --version kuairand
 
-serving: setup redis  ## speed, beside bare onnxruntime and other servers, three hours and 12 GB of memory; DATA=dir adds KuaiRand's stages
+serving: setup redis  ## speed, beside bare onnxruntime and other servers, some hours and 12 GB of memory; DATA=dir adds KuaiRand's stages
 	@mkdir -p benchmarks/results
 	@$(call WORLD,mmoe-int8,--int8)
 	@$(call WORLD,ple,--arch ple)

@@ -176,15 +176,15 @@ class Batcher(Generic[E, R]):
         while self._halves:
             if half := [waiting for waiting in self._halves.pop() if waiting.alive(now)]:
                 return half
-        batch: list[Waiting[E, R]] = []
-        rows, until = 0, math.inf
+        batch, rows, until = list[Waiting[E, R]](), 0, math.inf
         while self._queue and len(batch) < self._max_entries:
             waiting = next(iter(self._queue))
             if batch and not self._fits(rows, waiting.rows, until - now):
                 break
             self._leave(waiting)
             if waiting.alive(now):
-                batch, rows, until = [*batch, waiting], rows + waiting.rows, min(until, waiting.deadline)
+                batch.append(waiting)
+                rows, until = rows + waiting.rows, min(until, waiting.deadline)
         return batch
 
     def _fits(self, rows: int, more: int, within_s: float) -> bool:

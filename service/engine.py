@@ -53,7 +53,7 @@ class EngineOptions:
         threads: of onnxruntime within a run.
         max_rows: candidates whose state is looked up at once; of more, some at a time.
         chunk_rows: candidates in a run of `rank.onnx` on a CPU, whose caches hold what is computed of so
-            many: 500 in two parts were some 5 % faster than at once, on a busy machine.
+            many: 500 in two parts are 1 to 5 % faster than at once.
     """
 
     provider: Literal["auto", "cpu", "cuda"] = "auto"

@@ -41,7 +41,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 begun = True
                 request_id = (b"x-request-id", state["request_id"].encode())
-                message["headers"] = [*message["headers"], request_id]
+                message["headers"] = [*message.get("headers", ()), request_id]
             return send(message)
 
         self._telemetry.arrived()

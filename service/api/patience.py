@@ -15,8 +15,8 @@ WATCHED_AFTER_S = 0.01
 class Patience:
     """Cancels what is inside when it is of no use any more, so that its place in the queue is free at once.
 
-    Most requests need one timer of it and no more, which takes half as long as `asyncio.timeout_at` and a
-    timer for the caller.
+    Most requests need one timer of it and no more, which takes less than half as long as `asyncio.timeout_at`
+    and a timer for the caller.
 
     Args:
         receive: of the request, whose body has been read.

@@ -1,6 +1,8 @@
 """What a worker measures of itself all the while."""
 
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -39,14 +41,23 @@ async def test_what_serves_is_asked_to_grow(tmp_path: Path, monkeypatch: pytest.
     assert threading.current_thread() not in threads
 
 
+@asynccontextmanager
+async def looks_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch_s: float
+) -> AsyncIterator[list[bool]]:
+    """A service that looks after itself so often; an entry for each time that it counts."""
+    monkeypatch.setattr(app, "WATCH_S", watch_s)
+    looks: list[bool] = []
+    async with toy(tmp_path) as service:
+        monkeypatch.setattr(service.serving.telemetry, "settle", lambda: looks.append(True))
+        yield looks
+
+
 async def test_what_was_observed_is_counted_all_the_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other workers show it, too."""
-    monkeypatch.setattr(app, "WATCH_S", 0.005)
-    looks: list[int] = []
-    async with toy(tmp_path) as service:
-        monkeypatch.setattr(service.serving.telemetry, "settle", lambda: looks.append(1))
+    async with looks_of(tmp_path, monkeypatch, 0.005) as looks:
         await until(lambda: len(looks) > 3)
 
 
@@ -54,8 +65,6 @@ async def test_what_was_observed_is_counted_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What came after the last look is not lost."""
-    monkeypatch.setattr(app, "WATCH_S", 60)
-    looks: list[int] = []
-    async with toy(tmp_path) as service:
-        monkeypatch.setattr(service.serving.telemetry, "settle", lambda: looks.append(1))
-    assert looks == [1]
+    async with looks_of(tmp_path, monkeypatch, 60) as looks:
+        pass
+    assert len(looks) == 1
