@@ -31,11 +31,12 @@ from pydantic import TypeAdapter
 
 from benchmarks.machine import describe
 from service.bundle.kinds import Fitted, VocabularySpec
-from service.bundle.manifest import TaskSpec, graph_inputs
+from service.bundle.manifest import StateArray, TaskSpec, graph_inputs
 from service.bundle.schema import FeatureSchema, Side
 from training.examples import model_inputs
 from training.export.by_expert import by_expert
 from training.export.quantise import entering, int8_graph, showing
+from training.export.small_state import parts_of, ranges_of, small_rank_graph
 from training.graphs import flat_graph, rank_graph, state_arrays, user_state
 from training.models import ModelConfig, build
 
@@ -122,16 +123,26 @@ def made(name: str, rows: int, items: int) -> dict[str, tuple[onnx.ModelProto, F
     batched = rank_graph(model, features, tasks)
     graphs = {"rank": (batched, rank)}
     if (parted := by_expert(batched)) is not None:
-        graphs |= {"rank by expert": (parted, rank), "rank int8": (small(parted, rank), rank)}
+        graphs |= {"rank by expert": (parted, rank)} | in_int8(parted, state_arrays(model), rank)
     return graphs | {"flat": (flat_graph(model, features, tasks), flat)}
 
 
-def small(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
-    """A graph in int8, with ranges as these tensors have them."""
-    names = entering(model)
+def in_int8(
+    model: onnx.ModelProto, state: Sequence[StateArray], feeds: Feeds
+) -> dict[str, tuple[onnx.ModelProto, Feeds]]:
+    """A graph in int8, with state in float32 and in eight bits; ranges are as these tensors have them."""
+    entered = entering(model)
+    parts = parts_of(model, state, entered)
+    names = list(dict.fromkeys([*entered, *(part.sum.other for part in parts if part.sum)]))
     arrays = session(showing(model, names)).run(names, feeds)
     ranges = {name: (array.min(), array.max()) for name, array in zip(names, arrays, strict=True)}
-    return int8_graph(model, ranges, Path())
+    made = int8_graph(model, {name: ranges[name] for name in entered}, Path())
+    eight_bits = {part.array: (feeds[part.array] * 32 + 128).astype(np.uint8) for part in parts}
+    ranges |= ranges_of(parts, feeds)
+    return {
+        "rank int8": (made, feeds),
+        "rank int8, small state": (small_rank_graph(made, parts, ranges), feeds | eight_bits),
+    }
 
 
 def _schema() -> FeatureSchema:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.bundle.errors import BundleError
-from service.bundle.graphs import RANK_CPU, check_arrays, stated_arrays
-from service.bundle.manifest import Manifest
+from service.bundle.graphs import check_arrays, item_graph, rank_graph, stated_arrays
+from service.bundle.manifest import Manifest, Precision
 from service.bundle.rows import Columns, Encoded
 from service.bundle.schema import FeatureSchema, Side
 from service.chunks import chunks, parts, spread
@@ -39,6 +39,8 @@ ERRORS = tuple(
 )
 """onnxruntime's errors, which share no class of their own"""
 
+
+CPU = "CPUExecutionProvider"
 
 LENT_ROWS = 100
 """candidates for each thread of a run: with fewer, the way to another thread takes what it saves"""
@@ -88,6 +90,7 @@ class Engine:
         items: the item table, encoded ``[items + 1]``.
         options: how to run.
         ledger: of the memory of items' state; without one there is no limit.
+        precision: to rank in; int8 on a CPU, where the bundle has it.
 
     Raises:
         BundleError: a graph cannot be read or run, its inputs or outputs are not what the manifest states,
@@ -101,18 +104,26 @@ class Engine:
         items: Columns,
         options: EngineOptions,
         ledger: Ledger | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self._manifest, self._options, self._tasks = manifest, options, manifest.outputs()
-        self._user, self._item = (self.opened(folder / file) for file in ("user.onnx", "item.onnx"))
-        rank = folder / RANK_CPU
-        self._rank = self.opened(rank if self.on_cpu and rank.exists() else folder / "rank.onnx")
-        if apart := [spec.name for spec in manifest.state if spec.item_axis != 0]:
+        self.precision = precision
+        self._states = manifest.state_in(precision)
+        if apart := [spec.name for spec in self._states if spec.item_axis != 0]:
             raise BundleError(f"the state arrays {apart} have no item a row; export them with item_axis 0")
+        self._user = self.opened(folder / "user.onnx")
+        self._item = self.opened(folder / item_graph(manifest, precision))
+        self._rank = self.opened(folder / rank_graph(folder, precision, on_cpu=self.on_cpu))
         self._chunk_rows = options.chunk_rows if self.on_cpu else sys.maxsize
         self._shared_rows = sys.maxsize
         with _refused("the items' state cannot be computed"), ExitStack() as opened:
             self._state = State(
-                manifest, items, self._item_state, ledger or Ledger(sys.maxsize), options.max_rows
+                manifest,
+                items,
+                self._item_state,
+                ledger or Ledger(sys.maxsize),
+                options.max_rows,
+                precision,
             )
             opened.callback(self._state.close)
             self._device = None if self.on_cpu else Device(self._rank, manifest.outputs(), self._state)
@@ -126,7 +137,7 @@ class Engine:
     @property
     def on_cpu(self) -> bool:
         """Does it run on the processor, and on no device?"""
-        return self.provider == "CPUExecutionProvider"
+        return self.provider == CPU
 
     @property
     def state(self) -> StateFigures:
@@ -155,7 +166,7 @@ class Engine:
         return session
 
     def rank_by(self, rank: ort.InferenceSession) -> ort.InferenceSession:
-        """Rank by this graph from now on, on a CPU. Returns the one before it."""
+        """Rank by this graph from now on, on a CPU; it reads the same state. Returns the one before it."""
         before, self._rank = self._rank, rank
         return before
 
@@ -216,7 +227,7 @@ class Engine:
         ]
 
     def _item_state(self, items: Columns) -> list[Array]:
-        return self._call(self._item, [spec.name for spec in self._manifest.state], Side.ITEM, items)
+        return self._call(self._item, [spec.name for spec in self._states], Side.ITEM, items)
 
     def _call(
         self, session: ort.InferenceSession, names: Sequence[str], side: Side, columns: Columns
@@ -245,7 +256,7 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = ["CPUExecutionProvider"]
+    providers: list[Any] = [CPU]
     if options.provider == "cuda" or (options.provider == "auto" and _has_device()):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
@@ -260,6 +271,11 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
             "CUDA was asked for and onnxruntime could not use it; install rankserve[cuda] or use auto"
         )
     return session
+
+
+def on_cpu(folder: Path, options: EngineOptions) -> bool:
+    """Would an engine of the bundle run on the processor? Raises BundleError as the engine does."""
+    return bool(open_session(folder / "user.onnx", options).get_providers()[0] == CPU)
 
 
 def _has_device() -> bool:

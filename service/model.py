@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,15 +12,14 @@ from functools import partial
 from itertools import cycle, islice
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from service.batcher import Batcher, BatchRun
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import GoldenRequest
-from service.bundle.graphs import RANK_INT8
-from service.bundle.manifest import Manifest
+from service.bundle.manifest import Manifest, Precision
 from service.bundle.rows import Encoded
 from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabularies, table_file
 from service.bundle.store import verify
@@ -28,10 +27,11 @@ from service.cores import Cores
 from service.cost import Cost
 from service.engine import Engine, EngineOptions, Inference
 from service.ledger import Ledger
-from service.precision import PRECISION_ROWS, Chosen, Precision, settle
+from service.precision import Chosen
 from service.proof import check_golden
 from service.sharing import SHAPES, SMALL, Sharing, choose, measure
 from service.state import StateFigures
+from service.trial import choose_precision
 from service.warming import Warming
 
 WARM_UP_RUNS = 3
@@ -39,9 +39,6 @@ WARM_UP_RUNS = 3
 BATCH_REQUESTS = 32
 BATCH_ROWS = 512
 """most of a batch of several requests, on a CPU: the first answer of a batch waits for the last"""
-
-FLOAT32, INT8 = Chosen(precision="float32"), Chosen(precision="int8")
-"""without having measured"""
 
 _log = logging.getLogger(__name__)
 
@@ -111,10 +108,10 @@ class Model:
             encoder = load_encoder(folder, manifest)
             refused.callback(encoder.close)
             _check_own_formula(manifest, encoder)
-            engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger)
+            chosen = choose_precision(folder, manifest, encoder, options.engine, options.precision)
+            engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger, chosen.precision)
             refused.callback(engine.close)
-            requests = check_golden(folder, manifest, encoder, engine, manifest.tolerance)
-            precision = _choose_precision(folder, manifest, encoder, engine, requests, options.precision)
+            requests = check_golden(folder, manifest, encoder, engine)
             sharing, cost = _warm_up(requests, encoder, engine, options)
             refused.pop_all()
         _log.info("%s: %s", manifest.version, sharing)
@@ -129,7 +126,7 @@ class Model:
             observe=observe,
             cost=cost,
         )
-        return Model(manifest, encoder, engine, batcher, precision)
+        return Model(manifest, encoder, engine, batcher, chosen)
 
     @property
     def version(self) -> str:
@@ -189,57 +186,6 @@ def _check_own_formula(manifest: Manifest, encoder: Encoder) -> None:
         _check_formula(manifest.fusion, manifest, encoder)
     except FusionError as error:
         raise BundleError(f"{manifest.version}: the formula does not fit the bundle: {error}") from error
-
-
-def _choose_precision(
-    folder: Path,
-    manifest: Manifest,
-    encoder: Encoder,
-    engine: Engine,
-    requests: Sequence[GoldenRequest],
-    wanted: Precision | Literal["auto"],
-) -> Chosen:
-    """What the version is ranked in; the engine does so from now on.
-
-    `rank.int8.onnx` must give the golden scores to its own tolerance wherever it may be used. One that does
-    not, as where products of 8 bits saturate, leaves float32; who asked for it gets BundleError.
-    """
-    there = manifest.int8 is not None and engine.on_cpu
-    if wanted == "float32" or (wanted == "auto" and not there):
-        return FLOAT32
-    if manifest.int8 is None or not engine.on_cpu:
-        lacks = "runs on a device" if manifest.int8 else f"has no {RANK_INT8}"
-        raise BundleError(f"{manifest.version} {lacks}, and precision is int8; set it to auto")
-    graphs: dict[Precision, Any] = {"int8": engine.opened(folder / RANK_INT8)}
-    graphs["float32"] = engine.rank_by(graphs["int8"])
-    try:
-        check_golden(folder, manifest, encoder, engine, manifest.int8.tolerance)
-    except BundleError as error:
-        if wanted == "int8":
-            raise
-        _log.warning("%s is ranked in float32: by %s, %s", manifest.version, RANK_INT8, error)
-        chosen = FLOAT32
-    else:
-        measured = [_of_rows(requests[0], PRECISION_ROWS).encode(encoder)]
-        chosen = INT8 if wanted == "int8" else _faster(folder, manifest, engine, graphs, measured)
-    engine.rank_by(graphs[chosen.precision])
-    return chosen
-
-
-def _faster(
-    folder: Path,
-    manifest: Manifest,
-    engine: Engine,
-    graphs: Mapping[Precision, Any],
-    measured: Sequence[Encoded],
-) -> Chosen:
-    """The precision that a batch takes less time in."""
-
-    def run(precision: Precision) -> None:
-        engine.rank_by(graphs[precision])
-        engine.run(measured)
-
-    return settle(folder, manifest, {precision: partial(run, precision) for precision in graphs})
 
 
 def _warm_up(

@@ -12,16 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.bundle.deployment import this_host
 from service.bundle.graphs import RANK_INT8
-from service.bundle.manifest import Manifest
+from service.bundle.manifest import Manifest, Precision
 from service.bundle.store import locked, replace
-
-Precision = Literal["float32", "int8"]
 
 PRECISION_ROWS = 500
 """candidates of the request that is measured"""
@@ -53,6 +50,10 @@ class _Kept(Chosen):
     graph: str
     """SHA-256 of rank.int8.onnx."""
 
+    def chosen(self) -> Chosen:
+        """The choice itself."""
+        return Chosen(**self.model_dump(exclude={"graph"}))
+
 
 def settle(
     folder: Path,
@@ -60,9 +61,10 @@ def settle(
     runs: Mapping[Precision, Callable[[], object]],
     clock: Callable[[], float] = perf_counter,
 ) -> Chosen:
-    """What the version of a bundle's folder is ranked in on this host; measured where nobody has. Blocks.
+    """What the version of a bundle's folder is ranked in on this host: what is measured now. Blocks.
 
-    Float32 where what was measured cannot be kept: another worker might measure otherwise.
+    Or what another worker has found meanwhile. Float32 where what was measured cannot be kept: another
+    worker might measure otherwise.
 
     Args:
         folder: of the bundle.
@@ -70,16 +72,21 @@ def settle(
         runs: one run of `PRECISION_ROWS` candidates in each precision.
         clock: in seconds.
     """
-    path = folder.parent / _FOLDER / this_host() / f"{manifest.version}.json"
-    graph = manifest.files[RANK_INT8]
+    found = _Kept(graph=manifest.files[RANK_INT8], **dict(choose(measure(runs, clock))))
     try:
-        kept = _read(path, graph)
-        if kept is None:
-            kept = _keep(path, folder.parent, _Kept(graph=graph, **dict(choose(measure(runs, clock)))))
+        return _keep(_path(folder, manifest), folder.parent, found).chosen()
     except OSError as error:  # as of a full disk
         _log.warning("%s is ranked in float32: what is faster cannot be kept: %s", manifest.version, error)
         return Chosen(precision="float32")
-    return Chosen(**kept.model_dump(exclude={"graph"}))
+
+
+def kept(folder: Path, manifest: Manifest) -> Chosen | None:
+    """What a worker of this host has settled on before; None where nobody has, or it cannot be read."""
+    try:
+        found = _read(_path(folder, manifest), manifest.files[RANK_INT8])
+    except OSError:
+        return None
+    return found and found.chosen()
 
 
 def measure(
@@ -104,6 +111,10 @@ def choose(took_ms: Mapping[Precision, float]) -> Chosen:
         float32_ms=round(took_ms["float32"], 3),
         int8_ms=round(took_ms["int8"], 3),
     )
+
+
+def _path(folder: Path, manifest: Manifest) -> Path:
+    return folder.parent / _FOLDER / this_host() / f"{manifest.version}.json"
 
 
 def _keep(path: Path, models: Path, found: _Kept) -> _Kept:

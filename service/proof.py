@@ -14,12 +14,13 @@ from service.errors import InferenceFailed
 
 
 def check_golden(
-    folder: Path, manifest: Manifest, encoder: Encoder, engine: Engine, tolerance: float
+    folder: Path, manifest: Manifest, encoder: Encoder, engine: Engine
 ) -> Sequence[GoldenRequest]:
     """The golden requests. BundleError unless each gets its scores again, through encoder and engine.
 
     They go through the state arrays, so they prove these too.
     """
+    tolerance = manifest.tolerance_in(engine.precision)
     requests, expected = read_golden(folder)
     for at, (request, scores) in enumerate(zip(requests, expected, strict=True)):
         try:

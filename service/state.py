@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service.budget import Need
 from service.bundle.columns import Rows
-from service.bundle.manifest import Manifest, StateArray
+from service.bundle.manifest import Manifest, Precision, StateArray
 from service.bundle.rows import Columns, Encoded
 from service.ledger import Claim, Ledger
 from service.mapping import Mapped, shared_file
@@ -117,22 +117,31 @@ class State:
         compute: an item's state from its columns.
         ledger: how much memory there is.
         max_rows: most items that a run places at once.
+        precision: that the arrays are read in.
 
     Raises:
         BundleError: the budget has no room for the smallest table.
     """
 
     def __init__(
-        self, manifest: Manifest, items: Columns, compute: Compute, ledger: Ledger, max_rows: int
+        self,
+        manifest: Manifest,
+        items: Columns,
+        compute: Compute,
+        ledger: Ledger,
+        max_rows: int,
+        precision: Precision = "float32",
     ) -> None:
-        self._specs, self._items, self._compute, self._ledger = manifest.state, items, compute, ledger
-        row_bytes = sum(_row_bytes(spec) for spec in manifest.state)
-        need = Need(len(items), row_bytes, max_rows, ledger.workers > 1 and ledger.folder is not None)
+        self._specs = manifest.state_in(precision)
+        self._items, self._compute, self._ledger = items, compute, ledger
+        shareable = ledger.workers > 1 and ledger.folder is not None
+        need = Need(len(items), row_bytes(self._specs), max_rows, shareable)
+        key = _key(manifest, precision)
         try:
-            self._open(_key(manifest), need)
+            self._open(key, need)
         except OSError as error:
             _log.warning("%s: the workers cannot share the items' state: %s", manifest.version, error)
-            self._open(f"{_key(manifest)}.own", replace(need, shareable=False))
+            self._open(f"{key}.own", replace(need, shareable=False))
         _log.info("%s: the items' state is %s", manifest.version, self.figures())
 
     @property
@@ -257,13 +266,13 @@ class State:
         def fill(file: BinaryIO) -> None:
             for start, outputs in self._catalogue():
                 for spec, offset, output in zip(self._specs, self._offsets(), outputs, strict=True):
-                    file.seek(offset + start * _row_bytes(spec))
+                    file.seek(offset + start * row_bytes([spec]))
                     file.write(np.ascontiguousarray(output).data)
 
         return shared_file(path, fill)
 
     def _offsets(self) -> list[int]:
-        sizes = [len(self._items) * _row_bytes(spec) for spec in self._specs]
+        sizes = [len(self._items) * row_bytes([spec]) for spec in self._specs]
         return [
             0,
             *np.cumsum(
@@ -272,10 +281,12 @@ class State:
         ]
 
 
-def _row_bytes(spec: StateArray) -> int:
-    return prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize
+def row_bytes(specs: Sequence[StateArray]) -> int:
+    """What the state of an item takes, in all arrays."""
+    return sum(prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize for spec in specs)
 
 
-def _key(manifest: Manifest) -> str:
-    """What this version is called among the workers: its name, and what it is made of."""
-    return f"{manifest.version}-{hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:16]}"
+def _key(manifest: Manifest, precision: Precision) -> str:
+    """What this version's state is called among the workers: by its name, and by what it is made of."""
+    made_of = f"{precision} {manifest.model_dump_json()}"
+    return f"{manifest.version}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 # cli -> supervisor -> app -> api -> ranker -> registry -> model -> batcher, engine: all know what follows
 FLOOR = {"bundle", "errors", "heap", "telemetry"}
 RUNS = {"batcher", "cores", "cost", "engine", "ledger", "state"}
-MODEL = FLOOR | RUNS | {"precision", "proof", "sharing", "warming"}
+MODEL = FLOOR | RUNS | {"precision", "proof", "sharing", "trial", "warming"}
 RESIDENTS = MODEL | {"tasks", "behind", "model"}
 REGISTRY = RESIDENTS | {"residents", "plan"}
 RANKER = REGISTRY | {"registry", "features", "wire"}
@@ -84,6 +84,7 @@ LAYERS: dict[str, set[str]] = {
     "cost": set(),  # arithmetic
     "precision": {"bundle"},
     "proof": {"bundle", "engine", "errors"},
+    "trial": {"budget", "bundle", "engine", "ledger", "precision", "proof", "state"},
     "sharing": set(),  # times what it is given
     "loadtest": set(),  # a client of the HTTP API, and of nothing else
     "bundle": set(),

@@ -25,7 +25,8 @@ import onnxruntime as ort
 
 from benchmarks.machine import describe
 from benchmarks.serving.answers import Feeds, bundle_of, flat_feeds, requests_of
-from service.bundle.manifest import Manifest
+from service.bundle.graphs import item_graph
+from service.bundle.manifest import Manifest, Precision
 from service.bundle.store import read_manifest
 from service.model import load_encoder
 
@@ -78,7 +79,10 @@ def measure(
     graphs = graphs or [name for name in GRAPHS if (bundle / f"{name}.onnx").exists()]
     candidates, anchors = len(json.loads(bodies[0])["candidates"]), []
     for name in graphs:
-        feeds = flat_feeds(bundle, bodies) if name == "flat" else _rank_feeds(bundle, manifest, bodies)
+        precision: Precision = "int8" if name == "rank.int8" else "float32"
+        feeds = (
+            flat_feeds(bundle, bodies) if name == "flat" else _rank_feeds(bundle, manifest, bodies, precision)
+        )
         anchors.append(_measured(name, bundle, manifest, feeds, candidates, seconds))
     return anchors
 
@@ -124,9 +128,11 @@ def _times(
     return taken
 
 
-def _rank_feeds(bundle: Path, manifest: Manifest, bodies: Sequence[bytes]) -> list[Feeds]:
+def _rank_feeds(
+    bundle: Path, manifest: Manifest, bodies: Sequence[bytes], precision: Precision
+) -> list[Feeds]:
     """The tensors of `rank.onnx` for requests: the user's part, the whole state, the items' rows."""
-    encoder, state = load_encoder(bundle, manifest), _state(bundle, manifest)
+    encoder, state = load_encoder(bundle, manifest), _state(bundle, manifest, precision)
     user, feeds = _session(bundle / "user.onnx", 1), []
     for body in bodies:
         request = json.loads(body)
@@ -137,19 +143,16 @@ def _rank_feeds(bundle: Path, manifest: Manifest, bodies: Sequence[bytes]) -> li
     return feeds
 
 
-def _state(bundle: Path, manifest: Manifest) -> Feeds:
+def _state(bundle: Path, manifest: Manifest, precision: Precision) -> Feeds:
     """The state arrays of all items."""
-    items, names = load_encoder(bundle, manifest).items.index, [array.name for array in manifest.state]
-    session = _session(bundle / "item.onnx", 1)
+    items, arrays = load_encoder(bundle, manifest).items.index, manifest.state_in(precision)
+    session, names = _session(bundle / item_graph(manifest, precision), 1), [array.name for array in arrays]
     parts = [
         session.run(names, {"item_index": items[start : start + FILL_ROWS]})
         for start in range(0, len(items), FILL_ROWS)
     ]
-    columns = zip(manifest.state, zip(*parts, strict=True), strict=True)
-    return {
-        array.name: np.concatenate(column, axis=array.item_axis).astype(array.dtype)
-        for array, column in columns
-    }
+    columns = zip(arrays, zip(*parts, strict=True), strict=True)
+    return {array.name: np.concatenate(column, axis=array.item_axis) for array, column in columns}
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:

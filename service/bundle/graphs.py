@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from service.bundle.errors import BundleError
-from service.bundle.manifest import Manifest, graph_inputs
+from service.bundle.manifest import Manifest, Precision, StateArray, graph_inputs
 from service.bundle.schema import Side
 
 Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -15,9 +16,16 @@ Arrays = Mapping[str, tuple[str, tuple[int, ...]]]
 RANK_CPU = "rank.cpu.onnx"
 """`rank.onnx` as a CPU is fastest with it; a bundle need not have it"""
 RANK_INT8 = "rank.int8.onnx"
-"""takes and gives what `rank.onnx` does; a bundle need not have it"""
+"""gives what `rank.onnx` does, and takes it, but for the items' state; a bundle need not have it"""
+ITEM_INT8 = "item.int8.onnx"
+"""gives the items' state in eight bits; a bundle need not have it, though it have the other"""
 
-TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
+TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int32": "tensor(int32)",
+    "uint8": "tensor(uint8)",
+}
 """ONNX's names of dtypes"""
 
 
@@ -35,15 +43,35 @@ def stated_arrays(manifest: Manifest) -> dict[str, tuple[Arrays, Arrays]]:
         {name: (dtype, (0, width)) for name, (dtype, width) in graph_inputs(manifest.features, side).items()}
         for side in Side
     )
-    items: Arrays = {array.name: (array.dtype, array.shape) for array in manifest.state}
+    items, small = _arrays(manifest.state), _arrays(manifest.state_in("int8"))
     users: Arrays = {
         name: ("float32", array.shape)
         for name, array in zip(manifest.user_state, manifest.state, strict=True)
     }
     scores: Arrays = {task: ("float32", (0,)) for task in manifest.outputs()}
-    candidates: Arrays = {**cross, "item_row": ("int32", (0,)), **users, **items}
-    ranks = dict.fromkeys(("rank.onnx", RANK_CPU, RANK_INT8), (candidates, scores))
-    return {"user.onnx": (user, users), "item.onnx": (item, items), **ranks}
+    candidates: Arrays = {**cross, "item_row": ("int32", (0,)), **users}
+    ranks = dict.fromkeys(("rank.onnx", RANK_CPU), ({**candidates, **items}, scores))
+    in_int8: dict[str, tuple[Arrays, Arrays]] = {
+        ITEM_INT8: (item, small),
+        RANK_INT8: ({**candidates, **small}, scores),
+    }
+    return {"user.onnx": (user, users), "item.onnx": (item, items), **ranks, **in_int8}
+
+
+def item_graph(manifest: Manifest, precision: Precision) -> str:
+    """The file of the graph that gives the items' state as it is read in a precision."""
+    return "item.onnx" if manifest.state_in(precision) == manifest.state else ITEM_INT8
+
+
+def rank_graph(folder: Path, precision: Precision, *, on_cpu: bool = True) -> str:
+    """The file of the graph that a bundle's folder has for a precision, and for a CPU where it has one."""
+    if precision == "int8":
+        return RANK_INT8
+    return RANK_CPU if on_cpu and (folder / RANK_CPU).exists() else "rank.onnx"
+
+
+def _arrays(state: Sequence[StateArray]) -> Arrays:
+    return {array.name: (array.dtype, array.shape) for array in state}
 
 
 def check_arrays(what: str, found: Sequence[Any], stated: Arrays) -> None:

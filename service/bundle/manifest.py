@@ -18,6 +18,9 @@ Metrics = dict[str, float | int | None]
 
 FORMAT: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"
+Precision = Literal["float32", "int8"]
+"""of the deeper layers, and so of what they read"""
+
 TOLERANCE = 1e-5
 """numbers agree when ``|a - b| <= tolerance * max(1, |b|)``"""
 HALF_TOLERANCE = 2e-3
@@ -49,10 +52,10 @@ class TaskSpec(_Frozen):
 
 
 class StateArray(_Frozen):
-    """An output of `item.onnx`, kept for every item; the item axis is written as 0 in `shape`."""
+    """What the items' graph gives, kept for every item; the item axis is written as 0 in `shape`."""
 
     name: str
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
     shape: tuple[int, ...]
     item_axis: int
 
@@ -64,11 +67,13 @@ class Int8(_Frozen):
         tolerance: of its golden scores.
         kendall_tau: between the two orders of the fused score; 1 where they are the same.
         ndcg: NDCG@10 of its order, the gains being the fused scores by `rank.onnx`.
+        state: outputs of `item.int8.onnx`, which it reads; empty where it reads those of `item.onnx`.
     """
 
     tolerance: Annotated[float, Field(gt=0, le=0.1)]
     kendall_tau: float
     ndcg: float
+    state: tuple[StateArray, ...] = ()
 
 
 class Manifest(_Frozen):
@@ -110,6 +115,15 @@ class Manifest(_Frozen):
     def outputs(self) -> tuple[str, ...]:
         """The tasks' names, in order."""
         return tuple(task.name for task in self.tasks)
+
+    def state_in(self, precision: Precision) -> tuple[StateArray, ...]:
+        """The state arrays that are read in a precision."""
+        small = self.int8.state if precision == "int8" and self.int8 else ()
+        return small or self.state
+
+    def tolerance_in(self, precision: Precision) -> float:
+        """Of the golden scores, in a precision."""
+        return self.int8.tolerance if precision == "int8" and self.int8 else self.tolerance
 
 
 def graph_inputs(features: FeatureSchema, *sides: Side) -> dict[str, tuple[str, int]]:

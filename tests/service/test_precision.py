@@ -18,11 +18,11 @@ from onnx import numpy_helper
 from service.bundle.deployment import this_host
 from service.bundle.errors import BundleError
 from service.bundle.graphs import RANK_INT8
-from service.bundle.manifest import Int8, Manifest
+from service.bundle.manifest import Int8, Manifest, Precision
 from service.bundle.store import locked
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions
-from service.precision import ROUNDS, Chosen, Precision, choose, measure, settle
+from service.precision import ROUNDS, Chosen, choose, measure, settle
 from tests.resealed import reseal
 from tests.tiny import Tiny, write_tiny
 

@@ -104,7 +104,7 @@ def _bring_to_uint8(graph: onnx.GraphProto, ranges: Mapping[str, Range]) -> None
     for node in nodes:
         graph.node.append(node)
         for name in ranges.keys() & node.output:
-            scale, zero = _uint8(ranges[name])
+            scale, zero = uint8_of(ranges[name])
             graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{name}_scale"))
             graph.initializer.append(numpy_helper.from_array(np.asarray(zero), f"{name}_zero"))
             inputs = [name, f"{name}_scale", f"{name}_zero"]
@@ -117,7 +117,7 @@ def _int8(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.flo
     return np.rint(values / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def _uint8(numbers: Range) -> tuple[np.float32, np.uint8]:
+def uint8_of(numbers: Range) -> tuple[np.float32, np.uint8]:
     """Scale and zero of numbers of a range; it is widened to hold 0, which stays exact."""
     least, greatest = min(numbers[0], 0.0), max(numbers[1], 0.0)
     scale = np.float32(max((greatest - least) / 255, LEAST_SCALE))

@@ -14,11 +14,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from service.budget import KEPT_BYTES, KNOWN_BYTES
+from service.bundle.encoder import Encoder
 from service.bundle.golden import disagreement
-from service.bundle.graphs import RANK_CPU, RANK_INT8
-from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE
+from service.bundle.graphs import ITEM_INT8, RANK_CPU, RANK_INT8
+from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE, Int8
 from service.bundle.store import verify
 from service.engine import Engine, EngineOptions
+from service.ledger import Ledger
+from service.state import row_bytes
 from tests.training import worlds
 from tests.training.export.again import export_again
 from tests.training.worlds import Exported
@@ -87,12 +91,18 @@ def test_experts_that_cannot_be_parted_stay_together(quantised: Exported, tmp_pa
 def test_nothing_else_is_left_in_the_folder(quantised: Exported) -> None:
     """The graph that its ranges are measured with is gone."""
     graphs = {path.name for path in quantised.folder.glob("*.onnx")}
-    assert graphs == {"user.onnx", "item.onnx", "rank.onnx", RANK_CPU, "flat.onnx", RANK_INT8}
+    assert graphs == {"user.onnx", "item.onnx", "rank.onnx", RANK_CPU, "flat.onnx", RANK_INT8, ITEM_INT8}
+
+
+def proven(exported: Exported, folder: Path) -> Int8:
+    """What a copy of the bundle, or itself, is worth."""
+    assert exported.manifest.int8 is not None
+    return prove_int8(folder, exported.trained, exported.manifest, exported.manifest.int8.state)
 
 
 def test_the_tolerance_is_twice_what_was_measured(quantised: Exported) -> None:
     """What is measured again is what the manifest says."""
-    assert prove_int8(quantised.folder, quantised.trained, quantised.manifest) == quantised.manifest.int8
+    assert proven(quantised, quantised.folder) == quantised.manifest.int8
 
 
 def spoiled(exported: Exported, folder: Path, permuted: bool) -> Path:
@@ -116,7 +126,7 @@ def test_a_badly_quantised_graph_is_refused(
     """Weights of other units, or a wrong scale: the scores or their order are too far off."""
     copy = spoiled(quantised, tmp_path, permuted)
     with pytest.raises(Int8Refused, match=why):
-        prove_int8(copy, quantised.trained, quantised.manifest)
+        proven(quantised, copy)
 
 
 def test_the_bundle_is_written_without_it(
@@ -150,19 +160,82 @@ def test_float16_and_int8_are_apart_by_both(tmp_path: Path) -> None:
     assert manifest.int8.tolerance > HALF_TOLERANCE + 1e-4
 
 
+def opened(exported: Exported, rows: int | None = None, chunk_rows: int = 256) -> Engine:
+    """The bundle's engine in int8, with room for so many items' state, or for all."""
+    encoder = written_encoder(exported.folder, exported.manifest)
+    row = row_bytes(exported.manifest.state_in("int8"))
+    room = KNOWN_BYTES * len(encoder.items) + row * 16 + (row + KEPT_BYTES) * (rows or 0)
+    ledger = Ledger(2**30 if rows is None else room + room // 15)
+    options = EngineOptions(provider="cpu", max_rows=16, chunk_rows=chunk_rows)
+    return Engine(exported.folder, exported.manifest, encoder.items, options, ledger, "int8")
+
+
 @pytest.fixture
 def engine(quantised: Exported) -> Iterator[Engine]:
     """The bundle, in int8."""
-    encoder = written_encoder(quantised.folder, quantised.manifest)
-    with closing(Engine(quantised.folder, quantised.manifest, encoder.items, EngineOptions("cpu"))) as engine:
-        engine.rank_by(engine.opened(quantised.folder / RANK_INT8))
+    with closing(opened(quantised)) as engine:
         yield engine
+
+
+def test_the_items_state_is_in_eight_bits(quantised: Exported, engine: Engine) -> None:
+    """A quarter of the memory, but for the gates'; both what it is and how much of it is told."""
+    wide, narrow = quantised.manifest.state_in("int8")
+    assert (wide.dtype, narrow.dtype) == ("uint8", "float32")
+    assert [array.dtype for array in quantised.manifest.state] == ["float32", "float32"]
+    assert engine.state.dtype == "uint8, float32"
+    with closing(
+        Engine(quantised.folder, quantised.manifest, encoder_of(quantised).items, EngineOptions("cpu"))
+    ) as full:
+        assert full.state.bytes - engine.state.bytes > 2 * 256 * engine.state.rows
+
+
+def encoder_of(exported: Exported) -> Encoder:
+    """As a service makes it."""
+    return written_encoder(exported.folder, exported.manifest)
+
+
+@pytest.mark.parametrize("rows", [None, 20])
+def test_a_score_is_the_same_whatever_is_held(quantised: Exported, engine: Engine, rows: int | None) -> None:
+    """In runs of 7 candidates, with others' requests, and where items evict each other."""
+    encoder = encoder_of(quantised)
+    ids = [f"i{at}" for at in range(60)]
+    requests = [
+        encoder.request(f"u{at}", {}, {}, ids[start : start + 25], {3: {"length": 2.5}})
+        for at, start in enumerate((0, 30, 10, 35))
+    ]
+    expected = [engine.run([request])[0].scores for request in requests]
+    with closing(opened(quantised, rows, chunk_rows=7)) as other:
+        for _ in range(3):
+            together = other.run(requests)
+            alone = [other.run([request])[0] for request in requests]
+            for found in (together, alone):
+                for inference, scores in zip(found, expected, strict=True):
+                    apart = max(disagreement(inference.scores[task], scores[task]) for task in scores)
+                    assert apart <= TOLERANCE
+        assert (other.state.counts["evicted"] > 0) == (rows is not None)
+
+
+def test_more_bits_are_kept_where_eight_are_not_enough(
+    quantised: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one item is so far off that all others are alike beside it: the layers are in int8 still."""
+    copy = Path(shutil.copytree(quantised.folder, tmp_path / "copy"))
+    monkeypatch.setattr(
+        "training.export.int8.ranges_of", lambda parts, _: {part.name: (-1e4, 1e4) for part in parts}
+    )
+    found = add_int8(copy, quantised.trained, quantised.manifest)
+    assert found.state == ()
+    assert found.kendall_tau >= 0.99
+    assert not (copy / ITEM_INT8).exists()
+    assert [*small_weights(copy).values()] == 2 * [([128, 128], [128])]
+    manifest = quantised.manifest.model_copy(update={"int8": found})
+    assert manifest.state_in("int8") == manifest.state
 
 
 @pytest.mark.parametrize("absurd", [1e3, 1e6, 1e12])
 def test_no_score_depends_on_who_shares_the_run(quantised: Exported, engine: Engine, absurd: float) -> None:
     """Neither on a neighbour's user, nor on its item."""
-    encoder = written_encoder(quantised.folder, quantised.manifest)
+    encoder = encoder_of(quantised)
     ids = [f"i{at}" for at in range(20)]
     sound = encoder.request("u1", {}, {}, ids, {})
     of_user = encoder.request("nobody", {"age": absurd}, {}, ids, {})
@@ -176,7 +249,7 @@ def test_no_score_depends_on_who_shares_the_run(quantised: Exported, engine: Eng
 @pytest.mark.parametrize("absurd", [1e3, 1e6, 1e12])
 def test_no_score_depends_on_another_candidate(quantised: Exported, engine: Engine, absurd: float) -> None:
     """One item that comes with an absurd number has an odd score, and nobody else."""
-    encoder = written_encoder(quantised.folder, quantised.manifest)
+    encoder = encoder_of(quantised)
     ids = [f"i{at}" for at in range(20)]
     plain, odd = (
         engine.run([encoder.request("u1", {}, {}, ids, inline)])[0].scores
