@@ -64,6 +64,11 @@ class Share:
         return self.shared + self.own * workers
 
 
+def with_reserve(room: int) -> int:
+    """How many bytes there must be for so many to be had."""
+    return room + room // (RESERVE - 1) + 1
+
+
 def sized(need: Need, free: int, whole: int, workers: int) -> Share:
     """The largest table, resident where that is possible, in all of the free bytes but the reserve.
 

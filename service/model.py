@@ -37,7 +37,7 @@ from service.warming import Warming
 WARM_UP_RUNS = 3
 
 BATCH_REQUESTS = 32
-BATCH_ROWS = 512
+BATCH_ROWS = 1024
 """most of a batch of several requests, on a CPU: the first answer of a batch waits for the last"""
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class ModelOptions:
 
     Attributes:
         engine: of onnxruntime.
-        max_batch_rows: most candidates that are run together; of several requests on a CPU 512, if less.
+        max_batch_rows: most candidates that are run together; of several requests on a CPU 1,024, if less.
         max_queued_rows: most candidates that wait.
         share_runs: whether requests may be run together, and share runs where that is faster.
         inline_s: a batch that should take no longer is run on the event loop.

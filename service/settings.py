@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     max_queued_rows: int = Field(20_000, ge=1)
     """Most rows that wait for the engine; beyond them requests get 429 at once."""
     max_batch_rows: int = Field(2_048, ge=1)
-    """Most rows run together; one request may have more, and several on a CPU have at most 512."""
+    """Most rows run together; one request may have more, and several on a CPU have at most 1,024."""
     share_runs: ShareRuns = "auto"
     """May requests that wait be run together? auto measures which share runs; never is one by one."""
 

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-from service.budget import KNOWN_BYTES
+from service.budget import KEPT_BYTES, KNOWN_BYTES, with_reserve
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.golden import GoldenRequest
@@ -66,8 +66,9 @@ def _tried(folder: Path, manifest: Manifest, encoder: Encoder, options: EngineOp
     with ExitStack() as opened:
 
         def tried(precision: Precision) -> Engine:
-            rows = KNOWN_BYTES * len(encoder.items) + TABLE_ROWS * row_bytes(manifest.state_in(precision))
-            engine = Engine(folder, manifest, encoder.items, options, Ledger(rows), precision)
+            row = row_bytes(manifest.state_in(precision)) + KEPT_BYTES
+            ledger = Ledger(with_reserve(KNOWN_BYTES * len(encoder.items) + TABLE_ROWS * row))
+            engine = Engine(folder, manifest, encoder.items, options, ledger, precision)
             return opened.enter_context(closing(engine))
 
         engines: dict[Precision, Engine] = {"int8": tried("int8")}

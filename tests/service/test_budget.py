@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.budget import KEPT_BYTES, KNOWN_BYTES, RESERVE, Need, Share, grown, sized
+from service.budget import KEPT_BYTES, KNOWN_BYTES, RESERVE, Need, Share, grown, sized, with_reserve
 from service.bundle.errors import BundleError
 
 MIB = 2**20
@@ -35,6 +37,13 @@ def test_one_that_does_not_is_held_on_demand() -> None:
     assert not share.resident
     assert share.own == counted(share, 1024, 100_000)
     assert WHOLE - WHOLE // RESERVE - 4096 <= share.bytes(2) <= WHOLE - WHOLE // RESERVE
+
+
+@given(st.integers(0, 2**40))
+def test_the_reserve_is_beside_what_is_asked_for(room: int) -> None:
+    """Not one byte less is left than was wanted, and hardly one more."""
+    free = with_reserve(room)
+    assert room <= free - free // RESERVE <= room + 2
 
 
 def test_what_is_shared_counts_once() -> None:

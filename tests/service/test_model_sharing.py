@@ -41,7 +41,7 @@ def test_the_log_says_what_shares_a_run(
     rows = re.search(r"up to (\d+)", said)
     assert model.engine._shared_rows == (int(rows[1]) if rows else 0)
     together = model.batcher._max_entries, model.batcher._max_rows
-    assert together == ((32 if share_runs else 1), min(512, max_batch_rows))
+    assert together == ((32 if share_runs else 1), min(1024, max_batch_rows))
 
 
 def test_what_a_run_costs_is_known_before_the_first_request(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from service.bundle.store import locked
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions
 from service.precision import ROUNDS, Chosen, choose, measure, settle
+from service.proof import check_golden
 from tests.resealed import reseal
 from tests.tiny import Tiny, write_tiny
 
@@ -86,6 +87,23 @@ def test_what_is_measured_is_kept_for_all(folder: Path) -> None:
     assert first.int8_ms is not None
     assert (folder.parent / ".precision" / this_host() / "v1.json").is_file()
     assert loaded(folder, "auto") == first
+
+
+@pytest.mark.parametrize("rows", [0, 20])
+def test_a_catalogue_of_any_size_is_tried_with_a_small_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Before the state of the version itself is filled; what the table cannot keep is computed on the way."""
+    monkeypatch.setattr("service.trial.TABLE_ROWS", 16 + rows)
+    modes: list[str] = []
+
+    def check(*of_engine: Any) -> Any:
+        modes.append(of_engine[-1].state.mode)
+        return check_golden(*of_engine)
+
+    monkeypatch.setattr("service.trial.check_golden", check)
+    assert loaded(folder, "auto").float32_ms is not None
+    assert modes == ["on_demand"]
 
 
 def test_a_bundle_without_it_is_ranked_in_float32(plain: Tiny) -> None:
