@@ -11,6 +11,7 @@ from service.api import Serving, WithServing, codec, media
 from service.api.access import operators_only
 from service.api.openapi import body_of, faults
 from service.bundle.columns import Value
+from service.bundle.encoder import Encoder
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady, UnknownTable
 from service.features.checked import check
 from service.features.features import Written
@@ -49,7 +50,7 @@ async def put(table: str, request: Request, serving: WithServing) -> FeaturesWri
     sent = codec.decode(body, codec.FEATURE_ROWS, media.sent(request.headers))
     parts = _key_parts(serving, table)
     rows = [(_key(table, row, parts, at), row.fields) for at, row in enumerate(sent.rows)]
-    await check(rows, lambda: {each.version: each.model.encoder for each in serving.registry.residents()})
+    await check(rows, lambda: _encoders(serving), serving.features.reads)
     written = await _written(serving, dict(rows), deadline)
     return FeaturesWritten(table=table, written=written.rows, stamp_ms=written.stamp_ms)
 
@@ -64,6 +65,11 @@ async def _written(serving: Serving, rows: Mapping[RowKey, Mapping[str, Value]],
         ) from None
 
 
+def _encoders(serving: Serving) -> dict[str, Encoder]:
+    """Of the versions in memory now."""
+    return {resident.version: resident.model.encoder for resident in serving.registry.residents()}
+
+
 def _key_parts(serving: Serving, table: str) -> set[int]:
     """How many parts the key of a table has, in each of the versions in memory.
 
@@ -71,10 +77,9 @@ def _key_parts(serving: Serving, table: str) -> set[int]:
         NotReady: there is no version to know a table.
         UnknownTable: none of them has the table.
     """
-    encoders = [resident.model.encoder for resident in serving.registry.residents()]
-    if not encoders:
+    tables = [encoder.tables for encoder in _encoders(serving).values()]
+    if not tables:
         raise NotReady("no version is in memory that would know the table; promote one")
-    tables = [encoder.tables for encoder in encoders]
     parts = {len(known[table].keys) for known in tables if table in known}
     if not parts:
         raise UnknownTable(table, set().union(*tables))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,26 @@ from service.bundle.given import OF_USER, Given
 from service.bundle.kinds import ColumnFeature, Match, Product
 from service.bundle.rows import Columns, Entities, table_rows
 from service.bundle.schema import FeatureSchema, Scope, Side
-from service.bundle.slots import Slots
+from service.bundle.slots import Slots, table_of
 from service.bundle.table import Table
 
 KeyPart = tuple[str, int]
 """a table, and which part of its key"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Features of one table that stand side by side.
+
+    Attributes:
+        table: its name.
+        features: in the order of their slots.
+        encoded: their slots ``[rows + 1, width]`` for every row of the table; row 0 is missing.
+    """
+
+    table: str
+    features: Sequence[ColumnFeature]
+    encoded: NDArray[Any]
 
 
 class Crosses:
@@ -51,9 +67,8 @@ class Crosses:
         self._through = {
             f.name: self._values_of_ids(f, items) for f in self._features if isinstance(f, Match)
         }
-        self._held = {
-            f.name: self._encoded_table(f) for f in self._features if not isinstance(f, Match | Product)
-        }
+        columns = [f for f in self._features if not isinstance(f, Match | Product)]
+        self._held = [self._encoded_table(run) for run in slots.runs(columns)]
 
     def encode(self, user: Entities, item: Entities, given: Mapping[str, Given]) -> Columns:
         """Cross columns ``[N]``.
@@ -65,17 +80,15 @@ class Crosses:
         """
         sides = {Side.USER: user.columns, Side.ITEM: item.columns, Side.CROSS: item.live}
         rows = {name: self._looked_up(name, user, item) for name in self._tables}
+        for held in self._held:
+            self._slots.put_run(held.features, held.encoded.take(rows[held.table], axis=0), sides)
         for feature in self._features:
             if isinstance(feature, Product):
                 self._slots.put_product(feature, sides)
             elif isinstance(feature, Match):
                 self._slots.put_match(feature, self._counts(feature, sides), sides)
-            else:
-                table, source = feature.source.partition(".")[0], feature.source
-                slots = self._held[feature.name].take(rows[table], axis=0)
-                self._slots.put(feature.name, slots, sides)
-                if own := given.get(source):
-                    self._slots.put(feature.name, self._slots.encode(feature, own.column), sides, own.rows)
+            elif own := given.get(feature.source):
+                self._slots.put(feature.name, self._slots.encode(feature, own.column), sides, own.rows)
         return item.live
 
     def _counts(self, match: Match, sides: Mapping[Side, Columns]) -> NDArray[np.float32]:
@@ -96,13 +109,15 @@ class Crosses:
         through[0] = 0
         return through
 
-    def _encoded_table(self, feature: ColumnFeature) -> NDArray[Any]:
-        """The feature's slots ``[rows + 1, width]`` for every row of its table; row 0 is missing."""
-        name, _, field = feature.source.partition(".")
-        column = self._tables[name].columns[field]
-        return np.concatenate(
-            [self._slots.encode(feature, column.pick(rows)) for rows in table_rows(self._tables[name])]
-        )
+    def _encoded_table(self, run: Sequence[ColumnFeature]) -> Held:
+        """Features of a table, for every row of it; row 0 is missing."""
+        table = self._tables[table_of(run[0])]
+        columns = [(feature, table.columns[feature.source.partition(".")[2]]) for feature in run]
+        encoded = [
+            np.concatenate([self._slots.encode(feature, column.pick(rows)) for feature, column in columns], 1)
+            for rows in table_rows(table)
+        ]
+        return Held(table.name, run, np.concatenate(encoded))
 
     def _looked_up(self, name: str, user: Entities, item: Entities) -> Rows:
         """Rows ``[N]`` of a table, by the key parts of user and item."""

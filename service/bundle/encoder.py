@@ -14,17 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import (
-    Column,
-    Numbers,
-    Rows,
-    Strings,
-    Texts,
-    as_numbers,
-    as_texts,
-    column_of,
-    strings,
-)
+from service.bundle.columns import Column, Numbers, Rows, Strings, Texts, as_numbers, as_texts, column_of
 from service.bundle.crosses import Crosses, key_parts
 from service.bundle.errors import FeatureError
 from service.bundle.given import (
@@ -85,8 +75,11 @@ class Encoder:
         self._key_reads = {(name, at): schema.reads(schema.tables[name][at]) for name, at in self._keys}
         self._users = self._encoded_table(Side.USER)
         self._items = self._encoded_table(Side.ITEM)
-        self._live = replace(self._items, columns=Columns.zeros(len(self.items), Layout((), ())))
         self._crosses = Crosses(schema, self._slots, tables, self._keys, self._items.columns)
+        self._crossing = bool(schema.in_scope(Scope.CROSS))
+        # What crosses read of a known item, whose other columns the engine holds as state.
+        none = Columns.zeros(len(self.items), Layout((), ()))
+        self._crossed = self._items if self._crosses.read_items else replace(self._items, columns=none)
 
     @property
     def items(self) -> Columns:
@@ -95,7 +88,7 @@ class Encoder:
 
     def user_row(self, user_id: str | None) -> int:
         """Row of a user in the user table, counted from 1; 0 is unknown."""
-        return int(self.tables["user"].rows([user_id])[0])
+        return self.tables["user"].index.code(0, user_id)  # of the only part: it counts the keys as they came
 
     def item_rows(self, item_ids: Iterable[str]) -> Rows:
         """Rows ``[N]`` of items in `items`; 0 is unknown."""
@@ -154,14 +147,14 @@ class Encoder:
         Raises:
             FeatureError: a value of another kind than its feature's.
         """
-        about = self._given(Scope.USER, user) | self._given(Scope.CONTEXT, context)
-        user_row = self.tables["user"].rows([user_id])
-        users = self._entities(Side.USER, [user_id], user_row, of_all(about, 1))
+        user_row, users = self._user(user_id, {Scope.USER: user, Scope.CONTEXT: context})
         item_row, names = self.item_rows(item_ids) if items is None else items.row, self._names[Scope.ITEM]
         if not inline and (items is None or not len(items.revised)) and item_row.all():
-            held = self._items if self._crosses.read_items else self._live  # the engine has their state
-            cross, none = self._crosses.encode(users, held.take(item_row), {}), np.empty(0, np.int64)
-            return Encoded(users.columns, int(user_row[0]), item_row, None, item_row[:0], none, cross)
+            if self._crossing:
+                cross = self._crosses.encode(users, self._crossed.take(item_row), {})
+            else:
+                cross = self._items.live.take(item_row)
+            return Encoded.known(users.columns, user_row, item_row, cross)
         try:
             given = of_candidates(inline, names)
             candidates = self._entities(Side.ITEM, item_ids, item_row, given, items)
@@ -172,16 +165,16 @@ class Encoder:
         changed = candidates.columns.take(at).differs(self.items.take(item_row[at]))
         fresh_at = at[changed].astype(np.int32)
         fresh = candidates.columns.take(fresh_at) if len(fresh_at) else None
-        return Encoded(users.columns, int(user_row[0]), item_row, fresh, fresh_at, ids[fresh_at], cross)
+        return Encoded(users.columns, user_row, item_row, fresh, fresh_at, ids[fresh_at], cross)
 
-    def revised(self, item_row: Rows, fields: Sequence[Fields]) -> Entities:
-        """Known items ``[k]`` encoded with some of their fields ``[k]``, by path, in place of the table's.
+    def revised(self, item_row: Rows, given: Mapping[str, Given]) -> Entities:
+        """Known items ``[k]`` encoded with what is given of some of them, by path, in place of the table's.
 
         Raises:
             FeatureError: a value of another kind than its feature's.
         """
-        given = of_candidates(dict(enumerate(fields)), self._names[Scope.ITEM])
-        return self._entities(Side.ITEM, (), item_row, given)
+        read = {path: each for path, each in given.items() if path in self._names[Scope.ITEM]}
+        return self._entities(Side.ITEM, (), item_row, read)
 
     def log(
         self, user_ids: Strings, item_ids: Strings, given: Mapping[str, Column], *, serving: bool
@@ -216,10 +209,15 @@ class Encoder:
             if isinstance(vocabulary, Vocabulary):
                 vocabulary.forget()
 
-    def _given(self, scope: Scope, fields: Fields) -> dict[str, Column]:
-        """Columns ``[1]`` of the fields that some feature reads."""
-        paths = self._names[scope]
-        return {path: column_of([value], path) for name, value in fields.items() if (path := paths.get(name))}
+    def _user(self, user_id: str | None, brings: Mapping[Scope, Fields]) -> tuple[int, Entities]:
+        """A request's user ``[1]``, with the fields of each scope that some feature reads; and the row."""
+        row, given = self.user_row(user_id), dict[str, Column]()
+        for scope, fields in brings.items():
+            paths = self._names[scope]
+            given |= {at: column_of([value], at) for name, value in fields.items() if (at := paths.get(name))}
+        if row and not given:
+            return row, self._users.part(slice(row, row + 1))
+        return row, self._entities(Side.USER, [user_id], np.array([row], np.int32), of_all(given, 1))
 
     def check(self, path: str, column: Column) -> None:
         """Raise FeatureError where something that reads the path cannot read the column."""
@@ -241,7 +239,7 @@ class Encoder:
         known = {path: each for path, each in given.items() if path != own_id}
         unknown = np.flatnonzero(rows == 0)
         if len(unknown):
-            known[own_id] = Given(unknown, Texts(strings(ids[at] for at in unknown.tolist())))
+            known[own_id] = Given(unknown, Texts(np.array(ids, np.object_)[unknown]))
         if known:
             self._fill(side, entities, rows, known)
         return entities

@@ -165,9 +165,13 @@ class Group(BaseModel):
         if self._scaled:
             with np.errstate(over="ignore"):
                 x = offset + scale * x
-        logs = weight * np.log(np.minimum(np.maximum(x, low), high))
+        # All in one array: others would have to come into the processor's cache first.
+        np.maximum(x, low, out=x)
+        np.minimum(x, high, out=x)
+        np.log(x, out=x)
+        x *= weight
         log_weight = math.log(self.weight)
-        return GroupLogs(log_weight, self._names, logs, logs.sum(axis=0) + log_weight)
+        return GroupLogs(log_weight, self._names, x, x.sum(axis=0) + log_weight)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -178,10 +182,10 @@ class Group(BaseModel):
         return any(factor.offset != 0 or factor.scale != 1 for factor in self.factors)
 
     @cached_property
-    def _parameters(self) -> NDArray[np.float64]:
-        """Of all factors together, ``[5, F, 1]``: offset, scale, weight, least and greatest base."""
+    def _parameters(self) -> tuple[Logs, ...]:
+        """Of all factors together, ``[F, 1]`` each: offset, scale, weight, least and greatest base."""
         rows = [(factor.offset, factor.scale, factor.weight, *factor.bounds) for factor in self.factors]
-        return np.array(rows).T[:, :, None]
+        return tuple(np.array(rows).T[:, :, None])
 
 
 class FusionFormula(BaseModel):

@@ -53,6 +53,10 @@ class KeyIndex:
         """Codes ``[n]`` of one part's values; 0 is unknown."""
         return looked_up(self._codes[part], values)
 
+    def code(self, part: int, value: str | None) -> int:
+        """Code of a value of one part; 0 is unknown."""
+        return self._codes[part].get(value, 0)
+
     def rows(self, *codes: NDArray[np.int64]) -> NDArray[np.int32]:
         """Rows of the keys with the given codes a part (broadcast against each other)."""
         if len(codes) == 1:

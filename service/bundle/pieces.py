@@ -25,6 +25,8 @@ def pieces(n: int) -> Iterator[slice]:
 def looked_up(known: Mapping[str | None, int], values: Iterable[str | None]) -> NDArray[np.int64]:
     """What is known of each value ``[n]``; 0 of one that is not."""
     found = map(known.get, values, repeat(0))
+    if isinstance(values, list) and len(values) <= PIECE:  # as those of a request are
+        return np.fromiter(found, np.int64, len(values))
     numbers = [np.fromiter(islice(found, PIECE), np.int64)]
     while len(numbers[-1]) == PIECE:
         numbers.append(np.fromiter(islice(found, PIECE), np.int64))

@@ -82,6 +82,10 @@ class Entities:
         """A copy of the given rows, in that order."""
         return Entities(self.columns.take(rows), self.live.take(rows), self.keys.take(rows, axis=0))
 
+    def part(self, rows: slice) -> Entities:
+        """The given rows, and no copy of them."""
+        return Entities(self.columns.part(rows), self.live.part(rows), self.keys[rows])
+
     def differs(self, other: Entities) -> NDArray[np.bool_]:
         """Which rows ``[n]`` are not the same."""
         different: NDArray[np.bool_] = (self.keys != other.keys).any(axis=1)
@@ -163,6 +167,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.item_row)
+
+    @classmethod
+    def known(cls, user: Columns, user_row: int, item_row: Rows, cross: Columns) -> Self:
+        """A request of items that are all as `items` holds them."""
+        return cls(user, user_row, item_row, None, item_row[:0], np.empty(0, np.int64), cross)
 
 
 def table_rows(table: Table) -> Iterator[Rows]:

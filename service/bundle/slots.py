@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -20,6 +20,9 @@ from service.bundle.vocabulary import AnyVocabulary, PairVocabulary
 Sides = Mapping[Side, Columns]
 
 ALL = slice(None)
+
+Edge = tuple[str, bool, int]
+"""a table, whether in the index array, and a place in the array"""
 
 
 class Slots:
@@ -84,6 +87,19 @@ class Slots:
         array = sides[side].index if name in self._embeddings else sides[side].value
         array[rows, slots] = encoded
 
+    def runs(self, features: Iterable[ColumnFeature]) -> list[list[ColumnFeature]]:
+        """Features of one side in runs: of one table each, and side by side in one array."""
+        ordered = sorted(features, key=self._edges)
+        edges = pairwise(map(self._edges, ordered))
+        apart = [at for at, ((_, end), (start, _)) in enumerate(edges, 1) if end != start]
+        return [ordered[start:end] for start, end in pairwise(dict.fromkeys([0, *apart, len(ordered)]))]
+
+    def put_run(self, run: Sequence[ColumnFeature], encoded: NDArray[Any], sides: Sides) -> None:
+        """Write the slots of a run."""
+        (side, first), (_, last) = self._places[run[0].name], self._places[run[-1].name]
+        array = sides[side].index if run[0].name in self._embeddings else sides[side].value
+        array[:, first.start : last.stop] = encoded
+
     def put_product(self, product: Product, sides: Sides) -> None:
         """Encode a product of features that are encoded already."""
         left, right = (self.operand(name, sides) for name in product.of)
@@ -94,6 +110,12 @@ class Slots:
         slots = np.empty((len(counts), 2), np.float32)
         slots[:, 0], slots[:, 1] = counts > 0, np.log1p(counts)
         self.put(match.name, slots, sides)
+
+    def _edges(self, feature: ColumnFeature) -> tuple[Edge, Edge]:
+        """Where the feature's slots begin, and where they end: there the next ones of its run begin."""
+        _, slots = self._places[feature.name]
+        table, embedded = table_of(feature), feature.name in self._embeddings
+        return (table, embedded, slots.start), (table, embedded, slots.stop)
 
     def _check(self, feature: Feature) -> None:
         name, fitted = self._schema.vocabulary(feature), self._schema.fitted
@@ -121,3 +143,8 @@ class Slots:
         if not isinstance(pairs, PairVocabulary) or stated is None or pairs.stride != stated.rows:
             raise FeatureError(product.name, f"has no vocabulary of pairs with {right!r} on the right")
         return pairs
+
+
+def table_of(feature: ColumnFeature) -> str:
+    """The table that a feature reads a field of."""
+    return feature.source.partition(".")[0]

@@ -17,6 +17,7 @@ from service.errors import Forbidden
 from service.features.brought import Brought
 from service.features.lookup import Lookup
 from service.features.near import NearCache
+from service.features.reads import TableReads
 from service.features.store import FeatureStore, Row, RowKey
 from service.tasks import Tasks
 from service.telemetry import Telemetry
@@ -101,6 +102,10 @@ class Features:
         left_s = max(0.0, deadline - asyncio.get_running_loop().time())
         completed, sound = await self._lookup.complete(encoder, brought, min(self._timeout_s, left_s / 2))
         return completed, () if sound else (self.store.name,)
+
+    def reads(self, encoder: Encoder) -> tuple[TableReads, ...]:
+        """What a version reads of its tables."""
+        return self._lookup.reads(encoder)
 
     def forget(self) -> None:
         """Forget every row that is near; what is asked for next comes from the store."""

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.columns import Rows, Value
+from service.bundle.columns import Rows, as_numbers
+from service.bundle.given import Given
 from service.bundle.rows import Entities, Items
 from service.features.coded import Coded, Noted
 from service.features.revised import Numbers, Revised, differ
-from service.features.views import View
 
 if TYPE_CHECKING:
     from service.bundle.encoder import Encoder
     from service.features.reads import TableReads
     from service.features.store import RowKey
 
-Fields = Mapping[str, Value]
 Positions = NDArray[np.intp]
 PartKey = tuple[str | None, ...]
 """a key of which a part may be missing, so that there is no row of it"""
@@ -57,15 +56,17 @@ class Learned:
         at: their positions in the request that found them.
         rows: of the catalogue.
         until: how long it holds, on the clock.
-        keys: for each of the tables, theirs.
-        views: for each of the tables, theirs, all of them sound.
+        keys: ``[k]`` by table.
+        parts: of other tables' keys, by path: texts ``[k]``.
+        given: what is stored of them, by path.
     """
 
     at: Positions
     rows: Rows
     until: NDArray[np.float64]
-    keys: Sequence[Sequence[PartKey]]
-    views: Sequence[Sequence[View]]
+    keys: Mapping[str, Sequence[PartKey]]
+    parts: Mapping[str, Sequence[str | None]]
+    given: Mapping[str, Given]
 
 
 class KnownItems:
@@ -105,25 +106,25 @@ class KnownItems:
         return Standing(self._revised.items(rows, known), unknown, parts)
 
     def learn(self, encoder: Encoder, found: Learned) -> Items:
-        """Keep what was found of items. Those of them that are not as in the catalogue, as they stand."""
+        """Keep what was found of items. Those of them that are not as in the catalogue, as they stand.
+
+        Raises:
+            FeatureError: what is stored of one cannot be read; nothing is kept.
+        """
         rows = found.rows
+        entities, numbers = _encoded(encoder, rows, found.given)
+        other = np.flatnonzero(differ(entities, numbers, *_encoded(encoder, rows, {})))
+        entities, numbers = entities.take(other), {name: values[other] for name, values in numbers.items()}
         self._make_room()
         self._until[rows] = found.until
-        for reads, keys, views in zip(self.tables, found.keys, found.views, strict=True):
-            for part, name in enumerate(reads.parts):
-                self._parts[f"{reads.name}.{name}"].put(rows, [view.parts[part] for view in views])
-            if reads.name in self._keys:
-                self._keys[reads.name].put(rows, keys)
-        adds = [_added(views) for views in zip(*found.views, strict=True)]
-        told = np.flatnonzero([bool(each) for each in adds])
-        entities, numbers = _encoded(encoder, rows[told], [adds[at] for at in told.tolist()])
-        other = differ(entities, numbers, *_encoded(encoder, rows[told], [{}] * len(told)))
-        revised, entities = told[other], entities.take(np.flatnonzero(other))
-        numbers = {name: values[other] for name, values in numbers.items()}
-        self._revised.drop(np.delete(rows, revised))
-        ids, gone = self._revised.keep(rows[revised], entities, numbers)
+        for path, texts in found.parts.items():
+            self._parts[path].put(rows, texts)
+        for name, held in self._keys.items():
+            held.put(rows, found.keys[name])
+        self._revised.drop(np.delete(rows, other))
+        ids, gone = self._revised.keep(rows[other], entities, numbers)
         self._until[gone] = -math.inf
-        return Items(rows[revised], found.at[revised], entities, ids, numbers)
+        return Items(rows[other], found.at[other], entities, ids, numbers)
 
     def forget(self, encoder: Encoder, keys: Iterable[RowKey] | None, after_s: float = 0.0) -> Rows:
         """Some rows of the store have changed, or all may have for None; what they are known as ends by then.
@@ -152,13 +153,11 @@ class KnownItems:
             self._until.fill(-math.inf)
 
 
-def _added(views: Sequence[View]) -> Fields:
-    """What the views of all tables add."""
-    return views[0].adds if len(views) == 1 else {path: v for view in views for path, v in view.adds.items()}
-
-
-def _encoded(encoder: Encoder, rows: Rows, fields: Sequence[Fields]) -> tuple[Entities, Numbers]:
-    """Items ``[k]`` with fields in place of the catalogue's."""
-    inline = dict(enumerate(fields))
-    numbers = {name: encoder.attribute(name, rows, inline) for name in encoder.attributes}
-    return encoder.revised(rows, fields), numbers
+def _encoded(encoder: Encoder, rows: Rows, given: Mapping[str, Given]) -> tuple[Entities, Numbers]:
+    """Items ``[k]`` with what is given of some in place of the catalogue's."""
+    numbers = {}
+    for name in encoder.attributes:
+        numbers[name] = as_numbers(encoder.tables["item"].columns[name].pick(rows), name)
+        if own := given.get(f"item.{name}"):
+            numbers[name][own.rows] = as_numbers(own.column, name)
+    return encoder.revised(rows, given), numbers

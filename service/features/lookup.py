@@ -17,12 +17,14 @@ import numpy as np
 
 from service.bundle.columns import Value
 from service.bundle.encoder import Encoder
+from service.bundle.given import Fields, of_candidates
 from service.bundle.rows import Items
 from service.bundle.schema import Scope
 from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
 from service.features.near import NearCache
 from service.features.reads import TableReads, table_reads
+from service.features.renewal import renew
 from service.features.search import VIEWED_AT_ONCE, Found, Search
 from service.features.silent import Silent
 from service.features.store import RowKey
@@ -71,7 +73,7 @@ class Lookup:
         """
         version = self._version(encoder)
         standing = version.items.standing(encoder, brought.item_ids, brought.inline.keys())
-        search, sound = await self._search(encoder, version.reads, standing, brought, within_s, counts=True)
+        search, sound = await self._search(encoder, version, standing, brought, within_s)
         for name, beside in search.beside.items():
             until = self._near.silent_until(beside.keys, beside.views)
             version.silent[name].learn(beside.others, beside.rows, until)
@@ -85,6 +87,10 @@ class Lookup:
         sound = sound and all(view.sound for *_, view in telling)
         items = standing.items.and_revised(revised) if revised else standing.items
         return _laid_under(replace(brought, items=items), telling), sound
+
+    def reads(self, encoder: Encoder) -> tuple[TableReads, ...]:
+        """What a version reads of its tables."""
+        return self._version(encoder).reads
 
     def drop(self, keys: Collection[RowKey] | None, after_s: float = 0.0) -> bool:
         """Forget some rows, all of them for None: they have changed, or may have.
@@ -120,12 +126,9 @@ class Lookup:
                 silent.forget(encoder, None)
 
     async def _renew(self, encoder: Encoder, version: _Version, within_s: float) -> None:
-        ids = encoder.tables["item"].keys[0][np.array(sorted(version.due), np.int32) - 1].tolist()
+        rows = np.array(sorted(version.due), np.int32)
         version.due.clear()
-        brought, tables = Brought(None, {}, {}, ids, {}), version.items.tables
-        standing = version.items.standing(encoder, ids, range(len(ids)))
-        search, _ = await self._search(encoder, tables, standing, brought, within_s, counts=False)
-        await self._learn(encoder, version.items, search, brought)
+        await renew(encoder, self._near, version.items, rows, within_s)
 
     def _version(self, encoder: Encoder) -> _Version:
         if encoder not in self._versions:
@@ -139,31 +142,20 @@ class Lookup:
         return self._versions[encoder]
 
     async def _search(
-        self,
-        encoder: Encoder,
-        tables: Sequence[TableReads],
-        standing: Standing,
-        brought: Brought,
-        within_s: float,
-        *,
-        counts: bool,
+        self, encoder: Encoder, version: _Version, standing: Standing, brought: Brought, within_s: float
     ) -> tuple[Search, bool]:
-        """Some tables, looked up; and whether the store could tell all that it was asked.
-
-        What a request finds near counts, but not what is looked up behind the requests.
-        """
+        """The tables, looked up; and whether the store could tell all that it was asked."""
         clock = asyncio.get_running_loop().time
         until, fetched, sound = clock() + within_s, Found(), True
-        search = Search(encoder, self._near, standing, fetched, self._version(encoder).silent)
-        await search.look(tables, brought)
-        if counts:
-            self._telemetry.near(search.hits, len(search.missing))
+        search = Search(encoder, self._near, standing, fetched, version.silent)
+        await search.look(version.reads, brought)
+        self._telemetry.near(search.hits, len(search.missing))
         while missing := search.missing:
             found = await self._near.fetch(list(missing), max(0.0, until - clock()))
             sound = sound and len(found) == len(missing)
             fetched |= missing | found
             search = search.again()
-            await search.look(tables, brought)
+            await search.look(version.reads, brought)
         return search, sound
 
     async def _learn(
@@ -197,11 +189,19 @@ def _learnable(near: NearCache, items: KnownItems, search: Search, brought: Brou
     sound = np.all([[view.sound for view in seen] for seen in views], axis=0)
     bare = np.array([one not in brought.inline for one in at.tolist()], bool)
     kept = np.flatnonzero((rows > 0) & (until > now) & sound & bare)
-    if len(kept) == len(at):
-        return Learned(at, rows, until, [keys[some] for keys, _ in of_items], views)
-    keys = [[keys[start + one] for one in kept.tolist()] for keys, _ in of_items]
-    views = [[seen[one] for one in kept.tolist()] for seen in views]
-    return Learned(at[kept], rows[kept], until[kept], keys, views)
+    nths, keys, parts = kept.tolist(), {}, {}
+    for reads, (of_table, _), seen in zip(items.tables, of_items, views, strict=True):
+        keys[reads.name] = [of_table[start + nth] for nth in nths]
+        for part, name in enumerate(reads.parts):
+            parts[reads.paths[name]] = [seen[nth].parts[part] for nth in nths]
+    paths = {path: path for reads in items.tables for path in reads.paths.values()}
+    adds = {one: _added([seen[nth] for seen in views]) for one, nth in enumerate(nths)}
+    return Learned(at[kept], rows[kept], until[kept], keys, parts, of_candidates(adds, paths))
+
+
+def _added(views: Sequence[View]) -> Fields:
+    """What the views of all tables add."""
+    return views[0].adds if len(views) == 1 else {path: v for view in views for path, v in view.adds.items()}
 
 
 def _laid_under(brought: Brought, telling: Iterable[tuple[TableReads, int, View]]) -> Brought:

@@ -37,6 +37,11 @@ class TableReads:
     of_items: tuple[str, ...]
 
     @property
+    def paths(self) -> dict[str, str]:
+        """Of the columns, by name."""
+        return {name: f"{self.name}.{name}" for name in self.fields}
+
+    @property
     def per_request(self) -> bool:
         """Is there one key a request, and not one a candidate?"""
         return self.scope in OF_USER

@@ -25,7 +25,7 @@ class Revised:
         self._ids = np.zeros(most + 1, np.int64)
         self._kept = 0
         # Pages that nothing was written to take no memory.
-        self._entities = encoder.revised(np.zeros(0, np.int32), []).room(most + 1)
+        self._entities = encoder.revised(np.zeros(0, np.int32), {}).room(most + 1)
         self._numbers = {name: np.zeros(most + 1) for name in encoder.attributes}
 
     def items(self, rows: Rows, known: NDArray[np.bool_]) -> Items:

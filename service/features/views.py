@@ -29,6 +29,7 @@ from service.bundle.columns import (
 )
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
+from service.bundle.given import Fields, of_candidates
 from service.bundle.schema import Scope
 from service.bundle.spelling import text
 from service.bundle.table import Table
@@ -36,7 +37,6 @@ from service.features.reads import TableReads
 from service.features.store import Row, RowKey
 
 T = TypeVar("T")
-Fields = Mapping[str, Value]
 
 
 class Fault(NamedTuple):
@@ -83,15 +83,16 @@ def views(
     names = sorted(reads.fields & frozenset().union(*stored.values()))
     # What stands in the table already is told apart when an item is encoded, once for all requests.
     compared = () if reads.scope is Scope.ITEM else names
-    held = _held(encoder.tables[reads.name], keys, {*compared, *reads.parts})
-    paths = {name: f"{reads.name}.{name}" for name in names}
+    held = held_values(encoder.tables[reads.name], keys, {*compared, *reads.parts})
+    paths = reads.paths
     adds: list[dict[str, Value]] = [{} for _ in keys]
     faults: defaultdict[int, list[Fault]] = defaultdict(list)
-    if not compared and _are_readable(encoder, paths, stored):
+    if not compared and are_readable(encoder, reads, stored):
         for at, fields in stored.items():
             adds[at] = {paths[name]: value for name, value in fields.items() if name in paths}
     else:
-        for name, path in paths.items():
+        for name in names:
+            path = paths[name]
             values = {at: fields[name] for at, fields in stored.items() if name in fields}
             telling, unreadable = _telling(encoder, reads, name, values, held[name] if compared else None)
             for at, value in telling.items():
@@ -122,16 +123,11 @@ def _views(
     ]
 
 
-def _are_readable(encoder: Encoder, paths: Mapping[str, str], stored: Mapping[int, Fields]) -> bool:
-    """Can all values be read? Told in one go where all rows have the same fields, as most do; else false."""
-    kinds = set(map(tuple, stored.values()))
-    if len(kinds) != 1:
-        return False
-    columns = zip(*(fields.values() for fields in stored.values()), strict=True)
+def are_readable(encoder: Encoder, reads: TableReads, stored: Mapping[int, Fields]) -> bool:
+    """Can a version read everything that it reads of some rows? Told in one go for all of them."""
     try:
-        for name, column in zip(kinds.pop(), columns, strict=True):
-            if path := paths.get(name):
-                _read(encoder, path, None, column_of(column, path))
+        for path, each in of_candidates(stored, reads.paths).items():
+            _read(encoder, path, None, each.column)
     except FeatureError:
         return False
     return True
@@ -156,7 +152,9 @@ def _telling(
     return telling, unreadable
 
 
-def _held(table: Table, keys: Sequence[RowKey], names: Collection[str]) -> dict[str, list[Value]]:
+def held_values(
+    table: Table, keys: Sequence[tuple[str | None, ...]], names: Collection[str]
+) -> dict[str, list[Value]]:
     """Values ``[n]`` of the rows with the given keys, by name, as a table has them."""
     if not names:
         return {}

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.errors import StoreFailed
+from service.features.checked import AT_ONCE
 from service.features.store import Row, RowKey
 from service.values import MAX_TEXT
 from service.wire import MAX_ROWS
@@ -137,9 +138,9 @@ async def test_what_is_wrong_is_named(service: Toy, body: Any, field: str) -> No
 
 async def test_a_value_that_a_version_cannot_read_is_refused(service: Toy) -> None:
     """Stored, it would mark every answer with that row; wherever it stands, and nothing is written."""
-    many = [{"key": str(at), "fields": {"duration": at}} for at in range(150)]
+    many = [{"key": str(at), "fields": {"duration": at}} for at in range(AT_ONCE + 50)]
     answer = await put(service, {"rows": [*many, {"key": "1", "fields": {"duration": "cheap"}}]})
-    assert answer.json()["error"]["field"] == "rows[150].fields.duration"
+    assert answer.json()["error"]["field"] == f"rows[{AT_ONCE + 50}].fields.duration"
     assert "up cannot read it: expected a number, got 'cheap'" in answer.json()["error"]["message"]
     assert service.serving.features.store.empty
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from service.features import lookup
+from service.features import lookup, renewal
 from service.features.lookup import Lookup
 from service.features.near import NearCache
-from service.features.store import Row
+from service.features.store import Row, RowKey
 from service.telemetry import Telemetry
-from tests.service.features.merged import told_lengths
+from tests.service.features.merged import merged, told_lengths
 from tests.service.features.stores import HeldStore
 from tests.service.features.test_breaker import Clock
 from tests.service.features.test_features import completed, features
-from tests.service.features.test_lookup import ENCODER, asked, near_cache
+from tests.service.features.test_known import OF_ITEMS, Fields
+from tests.service.features.test_lookup import AUTHORS, ENCODER, as_if_held, asked, near_cache
 from tests.service.test_telemetry import figures
 from tests.tiny_features import tiny_encoder
 
@@ -90,6 +93,7 @@ async def test_a_change_meanwhile_is_not_learned_over() -> None:
     assert finds.drop([ITEM], 0.5)
     store.free.set()
     await renewing
+    assert (await length(finds), len(store.fetches)) == ({0: 77}, 2)
     await renew(finds)
     assert await length(finds) == {0: 99}
 
@@ -123,6 +127,59 @@ async def test_no_request_waits_for_what_another_worker_wrote() -> None:
             while told_lengths((await completed(found, asked(["0"])))[0]) != {0: 88}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert len(store.fetches) == 2
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 200])
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+async def test_what_is_renewed_is_known_as_it_is(at_once: int, data: st.DataObject) -> None:
+    """As if the version's tables had held it, so many at a time as may be; no request asks for its rows."""
+    stored: dict[RowKey, Fields] = {("user_author", "1", author): {"rate": 0.2} for author in AUTHORS}
+    store = HeldStore(stored)
+    finds, brought = Lookup(near_cache(store), Telemetry()), asked(["0", "1", "50", "199", "new"])
+    await finds.complete(ENCODER, brought, LIMIT_S)
+    for stamp in range(2):
+        changed = dict[RowKey, Fields](data.draw(st.lists(OF_ITEMS, min_size=1, max_size=6)))
+        stored |= changed
+        store.rows |= {key: Row(stamp, fields) for key, fields in changed.items()}
+        finds.drop(changed.keys(), 0.5)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(renewal, "RENEWED_AT_ONCE", at_once)
+            await renew(finds)
+        await finds.complete(ENCODER, asked(["new"]), LIMIT_S)  # which nothing is known of
+        store.fetches.clear()
+        known, sound = await finds.complete(ENCODER, brought, LIMIT_S)
+        assert sound
+        assert {key[0] for keys in store.fetches for key in keys} <= {"user_author"}
+        as_if_held(known, brought, merged(ENCODER, stored))
+
+
+@pytest.mark.parametrize("fields", [{"length": "long"}, {"author": ["a1"]}, {"cover": [1.0]}, None])
+async def test_a_row_that_cannot_be_read_is_left_to_requests(fields: Fields | None) -> None:
+    """They tell of it once it serves no more; the items beside it are known all the same."""
+    ids, clock = [str(at) for at in range(7)], Clock()
+    store = HeldStore()
+    finds = Lookup(cache(store, clock), Telemetry())
+    await length(finds, *ids)
+    store.rows |= {("item", item_id): Row(2, {"length": 88}) for item_id in ids}
+    store.rows["item", "3"] = None if fields is None else Row(2, fields)
+    finds.drop([("item", item_id) for item_id in ids], 0.5)
+    await renew(finds)
+    for told in (True, False):
+        known, sound = await finds.complete(ENCODER, asked(ids), LIMIT_S)
+        assert (told_lengths(known), sound) == (dict.fromkeys({0, 1, 2, 4, 5, 6}, 88), told)
+        clock.now += 0.6
+
+
+async def test_a_version_s_own_row_renews_nothing() -> None:
+    """As `features load` writes it: the item is as in the catalogue, and known to be."""
+    store = HeldStore({ITEM: {"length": 77}})
+    finds = Lookup(near_cache(store), Telemetry())
+    assert await length(finds) == {0: 77}
+    store.rows[ITEM] = Row(2, {"length": 88}, "v1")
+    finds.drop([ITEM], 0.5)
+    await renew(finds)
+    assert (await length(finds), len(store.fetches)) == ({}, 2)
 
 
 async def test_what_cannot_be_looked_up_serves_no_longer() -> None:

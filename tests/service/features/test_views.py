@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from service.bundle.columns import Value
 from service.bundle.schema import Scope
 from service.features.reads import table_reads
 from service.features.store import Row, RowKey
-from service.features.views import Fault, View, views
+from service.features.views import Fault, View, are_readable, views
 from tests.service.features.test_lookup import ENCODER, Stored, stored_rows
 
+NAMES = ("author", "length", "tags", "cover", "clicks_1h", "unread")
+VALUES: st.SearchStrategy[Value] = st.sampled_from([None, True, 7, 2**70, 1.5, "7", "long", ["t1"], [1, 2.0]])
 READS = {reads.name: reads for reads in table_reads(ENCODER.schema, ENCODER.attributes)}
 
 
@@ -44,6 +47,13 @@ def test_a_row_of_the_version_itself_is_no_loss(stored: Stored) -> None:
     own = {(name, *key): fields for name, table in tables.items() for key, fields in table.each()}
     rows = {key: Row(1, own[key]) for key in stored if key in own}
     assert seen(rows) == seen(dict.fromkeys(rows))
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES)), min_size=1, max_size=5))
+def test_rows_are_readable_where_each_is(rows: Sequence[Mapping[str, Value]]) -> None:
+    """All in one go, as one by one: whatever they have in common, and whatever no feature reads."""
+    one_by_one = [seen({("item", "0"): Row(1, fields)})[0][2] for fields in rows]
+    assert are_readable(ENCODER, READS["item"], dict(enumerate(rows))) == all(one_by_one)
 
 
 @pytest.mark.parametrize(
