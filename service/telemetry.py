@@ -8,16 +8,22 @@ Where workers share metrics through a folder, a scrape of any of them gives the 
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, multiprocess
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from service.histograms import Histograms
+
+T = TypeVar("T")
 
 _SECONDS = tuple(
     ms / 1e3
@@ -45,7 +51,9 @@ class Telemetry:
         if folder is None:
             ProcessCollector(registry=registry)
         self._histograms = Histograms(registry)
-        self._unsettled = 0
+        self._answers: list[tuple[str, str, float]] = []
+        self._timings: list[Mapping[str, float]] = []
+        self._settling = Lock()
         seconds, rows, few = (
             partial(self._histograms.make, bounds) for bounds in (_SECONDS, _ROWS, _REQUESTS)
         )
@@ -97,11 +105,8 @@ class Telemetry:
     def request(self, route: str, outcome: str, seconds: float) -> None:
         """A request was answered, or left. `route` is a pattern; `outcome` is `ok` or the type of a fault."""
         self._answering -= 1
-        self._requests(route, outcome).inc()
-        if outcome == "ok":  # else a quick refusal would look like a quick answer
-            self._request_seconds(route).observe(seconds)
-        self._unsettled += 1
-        if self._unsettled >= _MOST_REQUESTS:
+        self._answers.append((route, outcome, seconds))
+        if len(self._answers) >= _MOST_REQUESTS:
             self.settle()
 
     def slate(self, ranker: str, version: str, *, candidates: int, not_finite: int,
@@ -116,8 +121,7 @@ class Telemetry:
                 self._defaults(table).inc(count)
         for store in degraded:
             self._degraded(store).inc()
-        for stage, ms in timings_ms.items():
-            self._stages(stage).observe(ms / 1e3)
+        self._timings.append(timings_ms)
 
     def batch(
         self, requests: int, rows: int, seconds: float, *, queue_s: float = 0.0, failed: bool = False
@@ -155,9 +159,20 @@ class Telemetry:
         self.settle()
 
     def settle(self) -> None:
-        """Count what was observed: to be done at the end, and done by the way before that. Any thread may."""
+        """Count what was observed: to be done at the end, and done by the way before that. Any thread may.
+
+        What cannot be counted, as on a full disk, is not tried again.
+        """
         self._in_flight.set(self._answering)
-        self._unsettled = 0
+        with self._settling:
+            answers, timings = _taken(self._answers), _taken(self._timings)
+        for (route, outcome), count in Counts((route, outcome) for route, outcome, _ in answers).items():
+            self._requests(route, outcome).inc(count)
+        for route, outcome, seconds in answers:
+            if outcome == "ok":  # else a quick refusal would look like a quick answer
+                self._request_seconds(route).observe(seconds)
+        for stage, ms in chain.from_iterable(of_slate.items() for of_slate in timings):
+            self._stages(stage).observe(ms / 1e3)
         self._histograms.settle()
 
     def connections(self, count: int) -> None:
@@ -220,6 +235,13 @@ class Telemetry:
 def _by(make: Callable[..., Counter], name: str, text: str, *labels: str) -> Callable[..., Counter]:
     """A metric's child by its labels, which must have few values: looking one up costs more than to count."""
     return cache(make(name, text, labels).labels)
+
+
+def _taken(noted: list[T]) -> list[T]:
+    """All that was noted by now, which is so no more."""
+    taken = noted[:]
+    del noted[: len(taken)]  # but for what was noted in the meantime
+    return taken
 
 
 class _Figures:

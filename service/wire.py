@@ -122,8 +122,8 @@ class RankRequest(Wire):
     """Comes back in the answer and in the log; made up where it is not given."""
     ranker: Name = "default"
     user_id: Id | None = None
-    user: Features = {}
-    context: Features = {}
+    user: Features = Field(default_factory=dict)
+    context: Features = Field(default_factory=dict)
     candidates: Candidates
     """Ids, or objects with an id and features. An id that comes twice is ranked twice."""
     limit: Annotated[int, Field(ge=1)] | None = None

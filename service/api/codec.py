@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import Mapping
 from secrets import token_bytes
@@ -16,7 +15,8 @@ from starlette.types import Receive
 
 from service.api.errors import invalid
 from service.api.media import Media
-from service.errors import DeadlineExceeded, InvalidRequest, TooLarge, UnsupportedMedia
+from service.api.patience import Patience
+from service.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from service.wire import FeatureRows, Promotion, RankRequest
 
 RANK_REQUEST = TypeAdapter(RankRequest)
@@ -32,9 +32,19 @@ async def read(headers: Mapping[str, str], receive: Receive, most: int, deadline
     """The body, by `deadline` on the event loop's clock; never more than `most` bytes of it are held.
 
     Raises:
+        DeadlineExceeded: the caller took too long to send it.
+        UnsupportedMedia, TooLarge, starlette.requests.ClientDisconnect: as `received`.
+    """
+    with Patience(deadline):
+        return await received(headers, receive, most)
+
+
+async def received(headers: Mapping[str, str], receive: Receive, most: int) -> bytes:
+    """The body, whenever it is there; never more than `most` bytes of it are held.
+
+    Raises:
         UnsupportedMedia: the body is compressed.
         TooLarge: it is longer than `most` bytes, as declared or as found while reading.
-        DeadlineExceeded: the caller took too long to send it.
         starlette.requests.ClientDisconnect: the caller left.
     """
     if headers.get("content-encoding", "identity") != "identity":
@@ -45,18 +55,14 @@ async def read(headers: Mapping[str, str], receive: Receive, most: int, deadline
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(most)
     body, more = bytearray(), True
-    try:
-        async with asyncio.timeout_at(deadline):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                body += message.get("body", b"")
-                if len(body) > most:
-                    raise _too_large(most)
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise DeadlineExceeded("the deadline passed before the body was there; send it faster") from None
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        more = message.get("more_body", False)
     return bytes(body)
 
 

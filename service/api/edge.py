@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable
+from random import getrandbits
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,4 +65,4 @@ class Edge:
 def _request_id(scope: Scope) -> str:
     """The caller's X-Request-Id where it is fit for headers and log lines, else a new one."""
     given: bytes = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"

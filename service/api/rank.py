@@ -18,7 +18,7 @@ from service.api.edge import Edge
 from service.api.media import Media
 from service.api.openapi import answer_of, body_of, faults
 from service.api.patience import Patience
-from service.errors import DeadlineExceeded, Forbidden
+from service.errors import Forbidden
 from service.wire import RankRequest, RankResponse
 
 PATH = "/v1/rank"
@@ -46,20 +46,18 @@ async def _answer(
     # Read as bytes, as validation and serialisation by the framework would cost more than the inference.
     arrived = asyncio.get_running_loop().time()
     settings = serving.settings
-    body = await codec.read(headers, receive, settings.max_body_bytes, arrived + settings.deadline_s(None))
-    wanted = codec.decode_rank(body, settings.max_candidates, media.sent(headers))
-    if wanted.request_id is not None:
-        state["request_id"] = wanted.request_id
-    if wanted.fusion is not None and not settings.allow_request_fusion:
-        raise Forbidden(
-            "this service takes no formula from a request; RANKSERVE_ALLOW_REQUEST_FUSION=1 allows it"
-        )
-    deadline = arrived + settings.deadline_s(wanted.deadline_ms)
-    try:
-        with Patience(receive, deadline):
-            slate = await serving.ranker.rank(wanted, deadline)
-    except TimeoutError:
-        raise DeadlineExceeded from None
+    with Patience(arrived + settings.deadline_s(None)) as patience:
+        body = await codec.received(headers, receive, settings.max_body_bytes)
+        wanted = codec.decode_rank(body, settings.max_candidates, media.sent(headers))
+        if wanted.request_id is not None:
+            state["request_id"] = wanted.request_id
+        if wanted.fusion is not None and not settings.allow_request_fusion:
+            raise Forbidden(
+                "this service takes no formula from a request; RANKSERVE_ALLOW_REQUEST_FUSION=1 allows it"
+            )
+        deadline = arrived + settings.deadline_s(wanted.deadline_ms)
+        patience.watch(receive, deadline)
+        slate = await serving.ranker.rank(wanted, deadline)
     form = media.wanted(headers)
     encode = slate_msgpack.encode if form is Media.MSGPACK else slate_json.encode
     return encode(slate, state["request_id"], tasks=wanted.tasks), form

@@ -5,12 +5,15 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.logs import JsonLines
-from service.telemetry import Telemetry
+from service.telemetry import Telemetry, _taken
 
 
 def figures(telemetry: Telemetry) -> dict[str, float]:
@@ -131,7 +134,7 @@ def test_telemetries_share_nothing() -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from service.telemetry import Telemetry
+from service.telemetry import Telemetry, _taken
 telemetry = Telemetry(Path(sys.argv[1]))
 telemetry.request("/v1/rank", "ok", 0.001)
 telemetry.serving({"feed": "v0"}, "cpu")
@@ -180,3 +183,41 @@ def test_what_was_observed_does_not_wait_for_ever() -> None:
         telemetry.request("/v1/rank", "ok", 0.25)
     labels = {"route": "/v1/rank", "le": "sum"}
     assert telemetry._registry.get_sample_value("rankserve_request_seconds_total", labels) == 250.0
+
+
+class Late(list[int]):
+    """A list to which a last number comes while it is copied."""
+
+    def __getitem__(self, key: Any) -> Any:
+        copied = super().__getitem__(key)
+        self.append(3)
+        return copied
+
+
+def test_what_is_noted_while_others_count_is_counted_next() -> None:
+    """It is neither in what was taken, nor lost."""
+    noted = Late([1, 2])
+    assert _taken(noted) == [1, 2]
+    assert list(noted) == [3]
+
+
+def test_requests_are_counted_once_whoever_counts() -> None:
+    """Scrapes in a thread of their own while requests are answered: none is lost, none counts twice."""
+    telemetry, done = Telemetry(), threading.Event()
+
+    def scrape() -> None:
+        while not done.is_set():
+            telemetry.settle()
+
+    with ThreadPoolExecutor() as threads:
+        scrapes = [threads.submit(scrape) for _ in range(2)]
+        for _ in range(2_500):
+            telemetry.slate("feed", "v1", candidates=5, not_finite=0, defaults={}, timings_ms={"rank": 1.0})
+            telemetry.request("/v1/rank", "ok", 0.001)
+        done.set()
+        for each in scrapes:
+            each.result()
+    found = figures(telemetry)
+    assert found['rankserve_requests_total{outcome="ok",route="/v1/rank"}'] == 2_500
+    assert found['rankserve_request_seconds_count{route="/v1/rank"}'] == 2_500
+    assert found['rankserve_stage_seconds_count{stage="rank"}'] == 2_500
