@@ -64,8 +64,9 @@ class Share:
         return self.shared + self.own * workers
 
 
-def with_reserve(room: int) -> int:
-    """How many bytes there must be for so many to be had."""
+def enough(items: int, row_bytes: int, scratch: int, pool: int) -> int:
+    """Bytes that must be free for one worker to have a table of so many rows, on demand."""
+    room = KNOWN_BYTES * items + row_bytes * scratch + (row_bytes + KEPT_BYTES) * pool
     return room + room // (RESERVE - 1) + 1
 
 

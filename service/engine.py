@@ -117,14 +117,8 @@ class Engine:
         self._chunk_rows = options.chunk_rows if self.on_cpu else sys.maxsize
         self._shared_rows = sys.maxsize
         with _refused("the items' state cannot be computed"), ExitStack() as opened:
-            self._state = State(
-                manifest,
-                items,
-                self._item_state,
-                ledger or Ledger(sys.maxsize),
-                options.max_rows,
-                precision,
-            )
+            room = ledger or Ledger(sys.maxsize)
+            self._state = State(manifest, items, self._item_state, room, options.max_rows, precision)
             opened.callback(self._state.close)
             self._device = None if self.on_cpu else Device(self._rank, manifest.outputs(), self._state)
             opened.pop_all()
@@ -257,7 +251,7 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [CPU]
-    if options.provider == "cuda" or (options.provider == "auto" and _has_device()):
+    if _tries_device(options):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
         # TF32, its default, keeps ten bits of a factor: golden scores would not be reproduced.
@@ -275,11 +269,12 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
 
 def on_cpu(folder: Path, options: EngineOptions) -> bool:
     """Would an engine of the bundle run on the processor? Raises BundleError as the engine does."""
-    return bool(open_session(folder / "user.onnx", options).get_providers()[0] == CPU)
+    return not _tries_device(options) or open_session(folder / "user.onnx", options).get_providers() == [CPU]
 
 
-def _has_device() -> bool:
-    return "CUDAExecutionProvider" in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
+def _tries_device(options: EngineOptions) -> bool:
+    there = "CUDAExecutionProvider" in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
+    return options.provider == "cuda" or (options.provider == "auto" and there)
 
 
 def _joined(scores: Sequence[Array]) -> Array:

@@ -31,7 +31,7 @@ from service.precision import Chosen
 from service.proof import check_golden
 from service.sharing import SHAPES, SMALL, Sharing, choose, measure
 from service.state import StateFigures
-from service.trial import choose_precision
+from service.trial import FLOAT32, choose_precision
 from service.warming import Warming
 
 WARM_UP_RUNS = 3
@@ -54,7 +54,8 @@ class ModelOptions:
         share_runs: whether requests may be run together, and share runs where that is faster.
         inline_s: a batch that should take no longer is run on the event loop.
         cores: that runs may borrow of other workers.
-        precision: of `rank.onnx`; ``auto`` takes int8 where the bundle has it and it is faster here.
+        precision: of the deeper layers, and of the items' state; ``auto`` takes int8 where the bundle has it
+            and it is faster here.
         ledger: of the memory of items' state, of all models; without one there is no limit.
     """
 
@@ -108,10 +109,8 @@ class Model:
             encoder = load_encoder(folder, manifest)
             refused.callback(encoder.close)
             _check_own_formula(manifest, encoder)
-            chosen = choose_precision(folder, manifest, encoder, options.engine, options.precision)
-            engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger, chosen.precision)
+            engine, requests, chosen = _proven(folder, manifest, encoder, options)
             refused.callback(engine.close)
-            requests = check_golden(folder, manifest, encoder, engine)
             sharing, cost = _warm_up(requests, encoder, engine, options)
             refused.pop_all()
         _log.info("%s: %s", manifest.version, sharing)
@@ -186,6 +185,25 @@ def _check_own_formula(manifest: Manifest, encoder: Encoder) -> None:
         _check_formula(manifest.fusion, manifest, encoder)
     except FusionError as error:
         raise BundleError(f"{manifest.version}: the formula does not fit the bundle: {error}") from error
+
+
+def _proven(
+    folder: Path, manifest: Manifest, encoder: Encoder, options: ModelOptions
+) -> tuple[Engine, Sequence[GoldenRequest], Chosen]:
+    """An engine that gives the golden scores, the golden requests, and what it ranks in."""
+    chosen = choose_precision(folder, manifest, encoder, options.engine, options.precision)
+    while True:
+        precision = chosen.precision
+        engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger, precision)
+        try:
+            return engine, check_golden(folder, manifest, encoder, engine), chosen
+        except BundleError as error:
+            engine.close()
+            if options.precision != "auto" or chosen == FLOAT32:
+                raise
+            # Right when it was measured: by another processor under this host's name, perhaps.
+            _log.warning("%s is ranked in float32: in %s, %s", manifest.version, precision, error)
+            chosen = FLOAT32
 
 
 def _warm_up(

@@ -120,17 +120,17 @@ def _path(folder: Path, manifest: Manifest) -> Path:
 def _keep(path: Path, models: Path, found: _Kept) -> _Kept:
     """Write it, unless another was the first: then that is right."""
     with locked(models):
-        kept = _read(path, found.graph)
-        if kept is None:
+        before = _read(path, found.graph)
+        if before is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace(path, found.model_dump_json().encode(), durable=False)
-        return kept or found
+        return before or found
 
 
 def _read(path: Path, graph: str) -> _Kept | None:
     """What was found before for this very graph."""
     try:
-        kept = _Kept.model_validate_json(path.read_bytes())
+        found = _Kept.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    return kept if kept.graph == graph else None
+    return found if found.graph == graph else None

@@ -6,14 +6,13 @@ It is tried before the version's state is filled, by an engine in each precision
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-from service.budget import KEPT_BYTES, KNOWN_BYTES, with_reserve
+from service.budget import enough
 from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.golden import GoldenRequest
@@ -50,15 +49,21 @@ def choose_precision(
     Raises:
         BundleError: int8 is asked for and cannot be had, or a graph cannot be read.
     """
-    if wanted == "float32" or (wanted == "auto" and manifest.int8 is None):
+    if wanted == "float32":
         return FLOAT32
-    there = manifest.int8 is not None and on_cpu(folder, options)
-    if not there and wanted == "int8":
-        lacks = "runs on a device" if manifest.int8 else f"has no {RANK_INT8}"
+    lacks = _lacking(folder, manifest, options)
+    if lacks and wanted == "int8":
         raise BundleError(f"{manifest.version} {lacks}, and precision is int8; set it to auto")
-    if not there or wanted == "int8":
-        return INT8 if there else FLOAT32
-    return kept(folder, manifest) or _tried(folder, manifest, encoder, options)
+    if lacks:
+        return FLOAT32
+    return INT8 if wanted == "int8" else kept(folder, manifest) or _tried(folder, manifest, encoder, options)
+
+
+def _lacking(folder: Path, manifest: Manifest, options: EngineOptions) -> str:
+    """Why there is no int8 for a version here; empty where there is."""
+    if manifest.int8 is None or RANK_INT8 not in manifest.files:
+        return f"has no {RANK_INT8}"
+    return "" if on_cpu(folder, options) else "runs on a device"
 
 
 def _tried(folder: Path, manifest: Manifest, encoder: Encoder, options: EngineOptions) -> Chosen:
@@ -66,10 +71,14 @@ def _tried(folder: Path, manifest: Manifest, encoder: Encoder, options: EngineOp
     with ExitStack() as opened:
 
         def tried(precision: Precision) -> Engine:
-            row = row_bytes(manifest.state_in(precision)) + KEPT_BYTES
-            ledger = Ledger(with_reserve(KNOWN_BYTES * len(encoder.items) + TABLE_ROWS * row))
+            row = row_bytes(manifest.state_in(precision))
+            ledger = Ledger(enough(len(encoder.items), row, options.max_rows, TABLE_ROWS))
             engine = Engine(folder, manifest, encoder.items, options, ledger, precision)
             return opened.enter_context(closing(engine))
+
+        def run_of(engine: Engine) -> Callable[[], object]:
+            batches = cycle(measured)
+            return lambda: engine.run([next(batches)])
 
         engines: dict[Precision, Engine] = {"int8": tried("int8")}
         try:
@@ -78,12 +87,13 @@ def _tried(folder: Path, manifest: Manifest, encoder: Encoder, options: EngineOp
             _log.warning("%s is ranked in float32: by %s, %s", manifest.version, RANK_INT8, error)
             return FLOAT32
         engines["float32"] = tried("float32")
-        batch = [_measured(encoder, requests)]
-        return settle(folder, manifest, {name: partial(each.run, batch) for name, each in engines.items()})
+        measured = _measured(encoder, requests[0])
+        return settle(folder, manifest, {name: run_of(engine) for name, engine in engines.items()})
 
 
-def _measured(encoder: Encoder, requests: Sequence[GoldenRequest]) -> Encoded:
-    """The first of the requests, with `PRECISION_ROWS` items of the catalogue for candidates."""
-    ids = encoder.tables["item"].keys[0][:PRECISION_ROWS].tolist() or requests[0].item_ids
-    rows = tuple(islice(cycle(ids), PRECISION_ROWS))
-    return requests[0].model_copy(update={"item_ids": rows, "inline": {}}).encode(encoder)
+def _measured(encoder: Encoder, request: GoldenRequest) -> list[Encoded]:
+    """A request with other items of the catalogue for candidates each time, as many as the table holds."""
+    ids = cycle(encoder.tables["item"].keys[0][:TABLE_ROWS].tolist() or request.item_ids)
+    pieces = (tuple(islice(ids, PRECISION_ROWS)) for _ in range(TABLE_ROWS // PRECISION_ROWS))
+    requests = (request.model_copy(update={"item_ids": piece, "inline": {}}) for piece in pieces)
+    return [each.encode(encoder) for each in requests]

@@ -142,7 +142,8 @@ class ExportConfig(Frozen):
     Attributes:
         state: of the items, as it is kept in memory. float16 takes half of it; scores are then exact to 2e-3
             where an item's numbers are as those of the log.
-        int8: add `rank.int8.onnx`, which has large weights in int8. A service uses it where it is faster.
+        int8: add `rank.int8.onnx`, which has large weights in int8, and reads the items' state in eight bits,
+            whatever `state` says. A service uses it where it is faster.
         int8_least_tau: the least Kendall's tau, between the orders of the fused score with and without int8,
             that the bundle takes it with.
         int8_least_ndcg: the least NDCG@10 of the order with int8, the gains being the fused scores without.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.budget import KEPT_BYTES, KNOWN_BYTES, RESERVE, Need, Share, grown, sized, with_reserve
+from service.budget import KEPT_BYTES, KNOWN_BYTES, LEAST_SCRATCH, RESERVE, Need, Share, enough, grown, sized
 from service.bundle.errors import BundleError
 
 MIB = 2**20
@@ -39,11 +39,13 @@ def test_one_that_does_not_is_held_on_demand() -> None:
     assert WHOLE - WHOLE // RESERVE - 4096 <= share.bytes(2) <= WHOLE - WHOLE // RESERVE
 
 
-@given(st.integers(0, 2**40))
-def test_the_reserve_is_beside_what_is_asked_for(room: int) -> None:
-    """Not one byte less is left than was wanted, and hardly one more."""
-    free = with_reserve(room)
-    assert room <= free - free // RESERVE <= room + 2
+@given(st.integers(1, 10**7), st.integers(4, 20_000), st.integers(LEAST_SCRATCH, 2048), st.integers(0, 4000))
+def test_a_table_that_is_asked_for_is_had(items: int, row: int, scratch: int, more: int) -> None:
+    """Row by row, unless there is room for all; the pool is no smaller than the scratch rows."""
+    free = enough(items, row, scratch, scratch + more)
+    share = sized(Need(items, row, scratch), free, 2**60, 1)
+    assert share.bytes(1) <= free - free // RESERVE
+    assert share.resident or (share.scratch, share.pool) == (scratch, min(scratch + more, 2 * items))
 
 
 def test_what_is_shared_counts_once() -> None:

@@ -15,14 +15,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from service.budget import enough
 from service.bundle.deployment import this_host
 from service.bundle.errors import BundleError
 from service.bundle.graphs import RANK_INT8
 from service.bundle.manifest import Int8, Manifest, Precision
-from service.bundle.store import locked
+from service.bundle.store import locked, verify
 from service.engine import EngineOptions
 from service.model import Model, ModelOptions
-from service.precision import ROUNDS, Chosen, choose, measure, settle
+from service.precision import ROUNDS, Chosen, choose, kept, measure, settle
 from service.proof import check_golden
 from tests.resealed import reseal
 from tests.tiny import Tiny, write_tiny
@@ -80,21 +81,21 @@ def test_a_setting_is_obeyed(folder: Path) -> None:
     assert not (folder.parent / ".precision").exists()
 
 
-def test_what_is_measured_is_kept_for_all(folder: Path) -> None:
-    """A second load goes by the file of the first one."""
+def test_what_is_measured_is_kept_for_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second load goes by the file of the first one, and measures nothing."""
     first = loaded(folder, "auto")
+    monkeypatch.delattr("service.trial.settle")
     assert first.float32_ms is not None
     assert first.int8_ms is not None
     assert (folder.parent / ".precision" / this_host() / "v1.json").is_file()
     assert loaded(folder, "auto") == first
 
 
-@pytest.mark.parametrize("rows", [0, 20])
-def test_a_catalogue_of_any_size_is_tried_with_a_small_table(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+@pytest.mark.parametrize("rows", [500, 1500])
+def test_it_is_tried_with_a_small_table(folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Before the state of the version itself is filled; what the table cannot keep is computed on the way."""
-    monkeypatch.setattr("service.trial.TABLE_ROWS", 16 + rows)
+    monkeypatch.setattr("service.trial.TABLE_ROWS", rows)
+    monkeypatch.setattr("service.trial.enough", lambda items, row, *_: enough(items, row, 16, 20))
     modes: list[str] = []
 
     def check(*of_engine: Any) -> Any:
@@ -104,6 +105,30 @@ def test_a_catalogue_of_any_size_is_tried_with_a_small_table(
     monkeypatch.setattr("service.trial.check_golden", check)
     assert loaded(folder, "auto").float32_ms is not None
     assert modes == ["on_demand"]
+
+
+def test_what_was_right_once_is_not_believed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A host that has measured, and now computes otherwise: golden scores are missed, and float32 serves."""
+    reseal(folder)
+    assert Machine(float32_s=2.0).settle(folder, verify(folder)).precision == "int8"
+    kept_before = (folder.parent / ".precision" / this_host() / "v1.json").read_text(encoding="utf-8")
+    tight = INT8.model_copy(update={"tolerance": 1e-9})
+    reseal(folder, lambda manifest: manifest.update(int8=tight.model_dump()))
+    with ThreadPoolExecutor(1) as executor:
+        model = Model.load(folder, OPTIONS, executor)
+        model.close()
+    assert model.precision == Chosen(precision="float32")
+    assert "v1 is ranked in float32: in int8, golden request 0" in caplog.text
+    assert (folder.parent / ".precision" / this_host() / "v1.json").read_text(encoding="utf-8") == kept_before
+
+
+def test_a_manifest_that_lists_no_graph_has_no_int8(plain: Tiny, tmp_path: Path) -> None:
+    """Whatever else it says of one."""
+    copy = Path(shutil.copytree(plain.folder, tmp_path / "v1"))
+    reseal(copy, lambda manifest: manifest.update(int8=INT8.model_dump()))
+    assert loaded(copy, "auto") == Chosen(precision="float32")
+    with pytest.raises(BundleError, match=r"v1 has no rank.int8.onnx"):
+        loaded(copy, "int8")
 
 
 def test_a_bundle_without_it_is_ranked_in_float32(plain: Tiny) -> None:
@@ -215,5 +240,6 @@ def test_what_is_of_another_graph_or_cut_off_is_measured_anew(
     path = tmp_path / ".precision" / this_host() / "v1.json"
     sound = path.read_text(encoding="utf-8")
     path.write_text(spoil(sound), encoding="utf-8")
+    assert kept(tmp_path / "v1", manifest) is None
     Machine().settle(tmp_path / "v1", manifest)
     assert GRAPH in path.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from service.bundle.golden import write_golden
-from service.bundle.graphs import ITEM_INT8, RANK_CPU, RANK_INT8
+from service.bundle.graphs import RANK_CPU, RANK_INT8
 from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE, Manifest
 from service.bundle.snapshot import VOCABULARY_FILE, table_file, write_table, write_vocabularies
 from service.bundle.store import write
@@ -67,10 +67,9 @@ def _graphs(trained: Trained, manifest: Manifest) -> Iterator[tuple[str, onnx.Mo
 def _with_int8(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
     """The manifest with what became of the graph in int8."""
     try:
-        return manifest.model_copy(update={"int8": add_int8(folder, trained, manifest)})
+        return add_int8(folder, trained, manifest)
     except Int8Refused as refused:
-        for graph in (RANK_INT8, ITEM_INT8):
-            (folder / graph).unlink(missing_ok=True)
+        (folder / RANK_INT8).unlink(missing_ok=True)
         return manifest.model_copy(update={"left_out": {"int8": str(refused)}})
 
 

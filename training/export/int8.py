@@ -1,4 +1,4 @@
-"""`rank.int8.onnx`: its ranges, measured on sampled requests, and whether it ranks as `rank.onnx`."""
+"""`rank.int8.onnx` and `item.int8.onnx`: ranges measured on samples; and do they rank as `rank.onnx` does?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MARGIN = 2.0
 MOST_APART = 0.04
 """the greatest disagreement of scores that int8 is taken with, whatever the order"""
 
-CPU = EngineOptions(provider="cpu")
+ON_CPU = EngineOptions(provider="cpu")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,11 +51,11 @@ class Int8Refused(Exception):
     """The bundle does without int8; the message says why."""
 
 
-def add_int8(folder: Path, trained: Trained, manifest: Manifest) -> Int8:
-    """Write `rank.int8.onnx` beside the other graphs, and how near it comes to `rank.onnx`.
+def add_int8(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
+    """Write `rank.int8.onnx` beside the other graphs; the manifest tells how near it comes to `rank.onnx`.
 
     It is made of the one that a CPU is fastest with. It reads the items' state in eight bits, as
-    `item.int8.onnx` gives it, unless only with more it comes near enough.
+    `item.int8.onnx` gives it; where only with more it comes near enough, the manifest says that, too.
 
     Raises:
         Int8Refused: no matmul is large enough, or it does not come near enough for the config.
@@ -73,11 +73,14 @@ def add_int8(folder: Path, trained: Trained, manifest: Manifest) -> Int8:
         item = onnx.load(folder / "item.onnx", load_external_data=False)
         onnx.save_model(small_item_graph(item, parts, ranges), folder / ITEM_INT8)
         try:
-            return prove_int8(folder, trained, manifest, small_state(manifest.state, parts))
-        except Int8Refused:
+            found = prove_int8(folder, trained, manifest, small_state(manifest.state, parts))
+            return manifest.model_copy(update={"int8": found})
+        except Int8Refused as refused:
             (folder / ITEM_INT8).unlink()
+            left_out = {"int8 state": str(refused)}
+            manifest = manifest.model_copy(update={"left_out": manifest.left_out | left_out})
     onnx.save_model(in_int8, folder / RANK_INT8)
-    return prove_int8(folder, trained, manifest)
+    return manifest.model_copy(update={"int8": prove_int8(folder, trained, manifest)})
 
 
 def prove_int8(
@@ -151,7 +154,7 @@ def _ranges(
     watched = folder / "watched.onnx"  # here, for its weights lie in a file beside it
     try:
         onnx.save_model(showing(graph, shown), watched)
-        session = open_session(watched, CPU)
+        session = open_session(watched, ON_CPU)
     finally:
         watched.unlink(missing_ok=True)
     requests = ranked_requests(trained, encoder, RANKED + CALIBRATED)[RANKED:]
@@ -160,12 +163,12 @@ def _ranges(
         for name, array in zip(shown, session.run(shown, feeds), strict=True):
             least, greatest = ranges[name]
             ranges[name] = min(least, float(array.min())), max(greatest, float(array.max()))
-    return ranges | ranges_of(parts, _catalogue(folder, manifest, encoder))
+    return ranges | (ranges_of(parts, _catalogue(folder, manifest, encoder)) if parts else {})
 
 
 def _catalogue(folder: Path, manifest: Manifest, encoder: Encoder) -> Arrays:
     """The state of items of the catalogue, the unknown one included."""
-    session, names = open_session(folder / "item.onnx", CPU), [array.name for array in manifest.state]
+    session, names = open_session(folder / "item.onnx", ON_CPU), [array.name for array in manifest.state]
     count = min(len(encoder.items), CALIBRATED_ITEMS)
     items = encoder.items.take(np.linspace(0, len(encoder.items) - 1, count).astype(np.int64))
     arrays = {"item_index": items.index, "item_value": items.value}
@@ -174,7 +177,7 @@ def _catalogue(folder: Path, manifest: Manifest, encoder: Encoder) -> Arrays:
         piece = slice(start, start + FILL_ROWS)
         inputs = {name: arrays[name][piece] for name in graph_inputs(manifest.features, Side.ITEM)}
         pieces.append(session.run(names, inputs))
-    whole = (np.concatenate(column).astype(np.float32) for column in zip(*pieces, strict=True))
+    whole = (np.concatenate(column).astype(np.float32, copy=False) for column in zip(*pieces, strict=True))
     return dict(zip(names, whole, strict=True))
 
 
@@ -183,7 +186,7 @@ def _scores(
 ) -> list[Scores]:
     """Task scores of each request, in a precision."""
     outputs, rank = manifest.outputs(), "rank.onnx" if precision == "float32" else RANK_INT8
-    session = open_session(folder / rank, CPU)
+    session = open_session(folder / rank, ON_CPU)
     return [
         dict(zip(outputs, session.run(outputs, feeds), strict=True))
         for feeds in _rank_feeds(folder, manifest, encoder, requests, precision)
@@ -195,7 +198,9 @@ def _rank_feeds(
 ) -> Iterator[Arrays]:
     """What the rank graph of a precision gets for each request."""
     states = [array.name for array in manifest.state]
-    user, item = (open_session(folder / file, CPU) for file in ("user.onnx", item_graph(manifest, precision)))
+    user, item = (
+        open_session(folder / file, ON_CPU) for file in ("user.onnx", item_graph(manifest, precision))
+    )
     for encoded in requests:
         arrays = flat_arrays(manifest, encoder, encoded)
         one, items, feeds = (

@@ -180,6 +180,10 @@ class _Nodes:
             readers = self._readers(readers[0].output[0])
         if {node.op_type for node in readers} != {"Gather"}:
             return []
+        places = {node.input[1] for node in readers}
+        split = self._giver.get(readers[0].input[1])
+        if len(readers) > 1 and (split is None or split.op_type != "Split" or {*split.output} != places):
+            return []  # in no order that is known
         return sorted((self._part(array, node, len(readers)) for node in readers), key=lambda p: p.number)
 
     def _part(self, array: str, gather: NodeProto, count: int) -> Part:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from service.budget import KEPT_BYTES, KNOWN_BYTES
+from service.budget import enough
 from service.bundle.encoder import Encoder
 from service.bundle.golden import disagreement
 from service.bundle.graphs import ITEM_INT8, RANK_CPU, RANK_INT8
 from service.bundle.manifest import HALF_TOLERANCE, TOLERANCE, Int8
+from service.bundle.schema import Scope
 from service.bundle.store import verify
 from service.engine import Engine, EngineOptions
 from service.ledger import Ledger
+from service.model import Model, ModelOptions
 from service.state import row_bytes
 from tests.training import worlds
 from tests.training.export.again import export_again
@@ -41,14 +45,15 @@ def trained_with(**sections: Any) -> Trained:
     return worlds.prepare(worlds.log(600), **worlds.QUICK | {"model": LARGE} | sections).trained()
 
 
-@pytest.fixture(scope="module")
-def quantised(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A bundle with int8 that reads a number of each side as it comes."""
+@pytest.fixture(scope="module", params=[False, True], ids=["", "crossed"])
+def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A bundle with int8 that reads a number of each side as it comes, and a cross feature or none."""
     numbers = [
         {"kind": "numeric", "name": "age", "source": "user.age"},
         {"kind": "numeric", "name": "length", "source": "item.length"},
     ]
-    trained = trained_with(features=[*worlds.QUICK["features"], *numbers], export={"int8": True})
+    features = [each for each in worlds.QUICK["features"] if request.param or each["kind"] != "product"]
+    trained = trained_with(features=[*features, *numbers], export={"int8": True})
     folder = export(trained, tmp_path_factory.mktemp("int8"), "v1")
     return Exported(trained, folder, verify(folder))
 
@@ -78,13 +83,44 @@ def test_large_weights_are_int8_and_no_others(quantised: Exported) -> None:
     assert [*small_weights(quantised.folder).values()] == 2 * [([128, 128], [128])]
 
 
+def test_a_first_layer_of_two_parts_is_a_sum_in_eight_bits(quantised: Exported) -> None:
+    """That of both experts; one that a cross feature adds to is none."""
+    kinds = [node.op_type for node in onnx.load(quantised.folder / RANK_INT8).graph.node]
+    crossed = bool(quantised.manifest.features.in_scope(Scope.CROSS))
+    assert (kinds.count("QLinearAdd"), kinds.count("DequantizeLinear")) == ((0, 2) if crossed else (2, 0))
+
+
+def test_a_bottom_for_all_tasks_is_so_too(tmp_path: Path) -> None:
+    """One part, which no node parts from others."""
+    model = {"name": "shared_bottom", "bottom_hidden": [256, 128], "tower_hidden": [8]}
+    features = [each for each in worlds.QUICK["features"] if each["kind"] != "product"]
+    trained = trained_with(features=features, model=model, export={"int8": True})
+    folder = export(trained, tmp_path, "v1")
+    kinds = [node.op_type for node in onnx.load(folder / RANK_INT8).graph.node]
+    assert (kinds.count("QLinearAdd"), kinds.count("MatMulIntegerToFloat")) == (1, 1)
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_a_service_loads_it(quantised: Exported, precision: Literal["auto", "int8"]) -> None:
+    """Twice: having measured, and by what was found."""
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as executor:
+            options = ModelOptions(EngineOptions(provider="cpu"), precision=precision)
+            model = Model.load(quantised.folder, options, executor)
+            in_int8 = model.precision.precision == "int8"
+            assert model.state.dtype == ("uint8, float32" if in_int8 else "float32")
+            assert in_int8 or precision == "auto"
+            model.close()
+
+
 def test_experts_that_cannot_be_parted_stay_together(quantised: Exported, tmp_path: Path) -> None:
     """Without a rank graph for a CPU it is made of the batched one; it is as exact."""
     copy = Path(shutil.copytree(quantised.folder, tmp_path / "copy"))
     (copy / RANK_CPU).unlink()
-    found = add_int8(copy, quantised.trained, quantised.manifest)
+    found = add_int8(copy, quantised.trained, quantised.manifest).int8
     assert [*small_weights(copy).values()] == [([2, 128, 128], [2, 1, 128])]
     assert quantised.manifest.int8 is not None
+    assert found is not None
     assert found.tolerance == pytest.approx(quantised.manifest.int8.tolerance, rel=0.5)
 
 
@@ -138,7 +174,7 @@ def test_the_bundle_is_written_without_it(
     trained = replace(quantised.trained, config=config)
     manifest = verify(export_again(quantised, trained, tmp_path, monkeypatch))
     assert manifest.int8 is None
-    assert RANK_INT8 not in manifest.files
+    assert {RANK_INT8, ITEM_INT8}.isdisjoint(manifest.files)
     assert "Kendall's tau is 0.9" in manifest.left_out["int8"]
 
 
@@ -164,8 +200,7 @@ def opened(exported: Exported, rows: int | None = None, chunk_rows: int = 256) -
     """The bundle's engine in int8, with room for so many items' state, or for all."""
     encoder = written_encoder(exported.folder, exported.manifest)
     row = row_bytes(exported.manifest.state_in("int8"))
-    room = KNOWN_BYTES * len(encoder.items) + row * 16 + (row + KEPT_BYTES) * (rows or 0)
-    ledger = Ledger(2**30 if rows is None else room + room // 15)
+    ledger = Ledger(2**30 if rows is None else enough(len(encoder.items), row, 16, rows))
     options = EngineOptions(provider="cpu", max_rows=16, chunk_rows=chunk_rows)
     return Engine(exported.folder, exported.manifest, encoder.items, options, ledger, "int8")
 
@@ -223,12 +258,13 @@ def test_more_bits_are_kept_where_eight_are_not_enough(
     monkeypatch.setattr(
         "training.export.int8.ranges_of", lambda parts, _: {part.name: (-1e4, 1e4) for part in parts}
     )
-    found = add_int8(copy, quantised.trained, quantised.manifest)
-    assert found.state == ()
-    assert found.kendall_tau >= 0.99
+    manifest = add_int8(copy, quantised.trained, quantised.manifest)
+    assert manifest.int8 is not None
+    assert manifest.int8.state == ()
+    assert manifest.int8.kendall_tau >= 0.99
+    assert re.search(r"apart|Kendall|NDCG", manifest.left_out["int8 state"])
     assert not (copy / ITEM_INT8).exists()
     assert [*small_weights(copy).values()] == 2 * [([128, 128], [128])]
-    manifest = quantised.manifest.model_copy(update={"int8": found})
     assert manifest.state_in("int8") == manifest.state
 
 
