@@ -193,17 +193,21 @@ def _proven(
     """An engine that gives the golden scores, the golden requests, and what it ranks in."""
     chosen = choose_precision(folder, manifest, encoder, options.engine, options.precision)
     while True:
-        precision = chosen.precision
-        engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger, precision)
-        try:
-            return engine, check_golden(folder, manifest, encoder, engine), chosen
-        except BundleError as error:
-            engine.close()
-            if options.precision != "auto" or chosen == FLOAT32:
-                raise
-            # Right when it was measured: by another processor under this host's name, perhaps.
-            _log.warning("%s is ranked in float32: in %s, %s", manifest.version, precision, error)
-            chosen = FLOAT32
+        with ExitStack() as refused:
+            precision = chosen.precision
+            engine = Engine(folder, manifest, encoder.items, options.engine, options.ledger, precision)
+            refused.callback(engine.close)
+            try:
+                requests = check_golden(folder, manifest, encoder, engine)
+            except BundleError as error:
+                if options.precision != "auto" or precision == "float32":
+                    raise
+                # Right when it was measured: by another processor under this host's name, perhaps.
+                _log.warning("%s is ranked in float32: in %s, %s", manifest.version, precision, error)
+                chosen = FLOAT32
+                continue
+            refused.pop_all()
+            return engine, requests, chosen
 
 
 def _warm_up(

@@ -157,7 +157,8 @@ def _encoded(encoder: Encoder, rows: Rows, given: Mapping[str, Given]) -> tuple[
     """Items ``[k]`` with what is given of some in place of the catalogue's."""
     numbers = {}
     for name in encoder.attributes:
-        numbers[name] = as_numbers(encoder.tables["item"].columns[name].pick(rows), name)
-        if own := given.get(f"item.{name}"):
-            numbers[name][own.rows] = as_numbers(own.column, name)
+        path = f"item.{name}"
+        numbers[name] = as_numbers(encoder.tables["item"].columns[name].pick(rows), path)
+        if own := given.get(path):
+            numbers[name][own.rows] = as_numbers(own.column, path)
     return encoder.revised(rows, given), numbers

@@ -6,7 +6,7 @@ A pure reading of the schema: knows no rows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from service.bundle.given import OF_USER
@@ -25,6 +25,7 @@ class TableReads:
         key: a path for each part of the key.
         scope: what its key depends on.
         fields: columns that a feature, a formula or another table's key reads.
+        paths: theirs, by name.
         parts: those of them that are parts of another table's key.
         of_items: the parts of the key that are not the same for all candidates of a request.
     """
@@ -33,13 +34,9 @@ class TableReads:
     key: tuple[str, ...]
     scope: Scope
     fields: frozenset[str]
+    paths: Mapping[str, str]
     parts: tuple[str, ...]
     of_items: tuple[str, ...]
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """Of the columns, by name."""
-        return {name: f"{self.name}.{name}" for name in self.fields}
 
     @property
     def per_request(self) -> bool:
@@ -78,6 +75,7 @@ def table_reads(schema: FeatureSchema, attributes: Collection[str]) -> tuple[Tab
             key=keys[name],
             scope=schema.path_scope(f"{name}."),
             fields=frozenset(fields[name]),
+            paths={field: f"{name}.{field}" for field in fields[name]},
             parts=tuple(sorted(field for field in fields[name] if f"{name}.{field}" in of_keys)),
             of_items=tuple(path for path in keys[name] if schema.path_scope(path) not in OF_USER),
         )

@@ -122,6 +122,24 @@ def test_what_was_right_once_is_not_believed(folder: Path, caplog: pytest.LogCap
     assert (folder.parent / ".precision" / this_host() / "v1.json").read_text(encoding="utf-8") == kept_before
 
 
+def test_a_measured_float32_is_proven_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its golden scores are missed nothing else is left to try: it is refused at once."""
+    reseal(folder)
+    measured = Machine(int8_s=2.0).settle(folder, verify(folder))
+    assert (measured.precision, measured.float32_ms) == ("float32", 1000.0)
+    reseal(folder, lambda manifest: manifest.update(tolerance=1e-12))
+    tried: list[str] = []
+
+    def check(*of_engine: Any) -> Any:
+        tried.append(of_engine[-1].precision)
+        return check_golden(*of_engine)
+
+    monkeypatch.setattr("service.model.check_golden", check)
+    with pytest.raises(BundleError, match=r"apart from its golden scores"):
+        loaded(folder, "auto")
+    assert tried == ["float32"]
+
+
 def test_a_manifest_that_lists_no_graph_has_no_int8(plain: Tiny, tmp_path: Path) -> None:
     """Whatever else it says of one."""
     copy = Path(shutil.copytree(plain.folder, tmp_path / "v1"))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -201,23 +201,28 @@ def test_what_is_noted_while_others_count_is_counted_next() -> None:
     assert list(noted) == [3]
 
 
+class Overtaken(list[tuple[str, str, float]]):
+    """Answers; while they are copied first, somebody else counts too, or waits for a turn."""
+
+    def __init__(self, answers: Iterable[tuple[str, str, float]], count: Callable[[], object]) -> None:
+        super().__init__(answers)
+        self.others = [threading.Thread(target=count)]
+
+    def __getitem__(self, key: Any) -> Any:
+        copied = super().__getitem__(key)
+        if self.others:
+            other = self.others.pop()
+            other.start()
+            other.join(0.2)
+        return copied
+
+
 def test_requests_are_counted_once_whoever_counts() -> None:
-    """Scrapes in a thread of their own while requests are answered: none is lost, none counts twice."""
-    telemetry, done = Telemetry(), threading.Event()
-
-    def scrape() -> None:
-        while not done.is_set():
-            telemetry.settle()
-
-    with ThreadPoolExecutor() as threads:
-        scrapes = [threads.submit(scrape) for _ in range(2)]
-        for _ in range(2_500):
-            telemetry.slate("feed", "v1", candidates=5, not_finite=0, defaults={}, timings_ms={"rank": 1.0})
-            telemetry.request("/v1/rank", "ok", 0.001)
-        done.set()
-        for each in scrapes:
-            each.result()
+    """Two scrapes, one in the midst of the other: no request is lost, and none counts twice."""
+    telemetry = Telemetry()
+    telemetry._answers = Overtaken([("/v1/rank", "ok", 0.001)] * 5, telemetry.settle)
+    telemetry.settle()
+    telemetry.settle()  # by now the other has had its turn, or has it before this one
     found = figures(telemetry)
-    assert found['rankserve_requests_total{outcome="ok",route="/v1/rank"}'] == 2_500
-    assert found['rankserve_request_seconds_count{route="/v1/rank"}'] == 2_500
-    assert found['rankserve_stage_seconds_count{stage="rank"}'] == 2_500
+    assert found['rankserve_requests_total{outcome="ok",route="/v1/rank"}'] == 5
+    assert found['rankserve_request_seconds_count{route="/v1/rank"}'] == 5

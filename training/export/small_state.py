@@ -159,9 +159,9 @@ def _added(part: Part, to: Sum, quantised: NodeProto) -> Iterator[NodeProto]:
 
 
 def _by_array(parts: Iterable[Part]) -> dict[str, list[Part]]:
-    """The parts of each array, in order."""
+    """The parts of each array, as they come."""
     arrays: dict[str, list[Part]] = {}
-    for part in sorted(parts, key=lambda part: part.number):
+    for part in parts:
         arrays.setdefault(part.array, []).append(part)
     return arrays
 
