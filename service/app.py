@@ -234,8 +234,9 @@ def _features(settings: Settings, telemetry: Telemetry) -> Features:
         ttl_s=settings.features_ttl_s,
         near_rows=settings.features_near_rows,
     )
+    alone = settings.workers in {None, 1}
     if settings.redis is None:
-        return Features(MemoryFeatureStore(), options, telemetry, shared=settings.workers in {None, 1})
+        return Features(MemoryFeatureStore(), options, telemetry, shared=alone, alone=alone)
     # Imported here: a service without Redis does without its client.
     from service.features.redis import RedisFeatureStore, RedisOptions
 
@@ -247,7 +248,7 @@ def _features(settings: Settings, telemetry: Telemetry) -> Features:
             connect_timeout_s=settings.redis_connect_timeout_ms / 1e3,
         ),
     )
-    return Features(store, options, telemetry)
+    return Features(store, options, telemetry, alone=alone)
 
 
 def _own_version() -> str:

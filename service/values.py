@@ -5,7 +5,7 @@ Knows no model: whether `age` is a feature, and of what kind, is the schema's to
 
 import math
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -62,6 +62,8 @@ def _features(given: object) -> dict[str, Value]:
 
 def _plain(values: Collection[object]) -> bool:
     """Are these all texts and numbers as they may be? The commonest of rows, without a call for each."""
+    if set(map(type, values)) == {str}:
+        return len("".join(cast(Collection[str], values))) <= MAX_TEXT
     texts = [value for value in values if type(value) is str]
     numbers = [value for value in values if type(value) is float or type(value) is int]
     return (

@@ -42,8 +42,8 @@ async def put(table: str, request: Request, serving: WithServing) -> FeaturesWri
 
     A field beats the same field of every version's own table, and a field that a row lacks stays the
     version's. What a version does not read may be written, too: the next one may; what a version in memory
-    reads and cannot make anything of is refused. The worker that answers ranks with the rows at once, all
-    others within a second.
+    reads and cannot make anything of is refused. A lone worker ranks with the rows at once, each of
+    several within a second.
     """
     deadline = asyncio.get_running_loop().time() + serving.settings.max_deadline_ms / 1e3
     body = await codec.read(request.headers, request.receive, serving.settings.max_body_bytes, deadline)

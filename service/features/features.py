@@ -16,7 +16,7 @@ from service.bundle.encoder import Encoder
 from service.errors import Forbidden
 from service.features.brought import Brought
 from service.features.lookup import Lookup
-from service.features.near import NearCache
+from service.features.near import NO_ROWS, NearCache
 from service.features.reads import TableReads
 from service.features.store import FeatureStore, Row, RowKey
 from service.tasks import Tasks
@@ -65,13 +65,20 @@ class Features:
         options: how rows are looked up.
         telemetry: told of what is near, and of every failure.
         shared: do all workers read this store? If not, it takes no rows.
+        alone: is there no other worker? What is put then holds at once, as its caller can tell whom it asks.
     """
 
     def __init__(
-        self, store: FeatureStore, options: FeatureOptions, telemetry: Telemetry, *, shared: bool = True
+        self,
+        store: FeatureStore,
+        options: FeatureOptions,
+        telemetry: Telemetry,
+        *,
+        shared: bool = True,
+        alone: bool = True,
     ) -> None:
         self.store = store
-        self._timeout_s, self._shared = options.timeout_s, shared
+        self._timeout_s, self._shared, self._alone = options.timeout_s, shared, alone
         self._near = NearCache(store, entries=options.near_rows, ttl_s=options.ttl_s, telemetry=telemetry)
         self._lookup = Lookup(self._near, telemetry, options.near_rows)
         self._tasks = Tasks("changes of rows could not be followed, or not be looked up")
@@ -79,7 +86,7 @@ class Features:
 
     async def open(self) -> None:
         """Begin to hear of changes."""
-        self._tasks.start(self.store.follow(lambda keys: self._drop(keys, SERVES_ON_S), self._lookup.hears))
+        self._tasks.start(self.store.follow(self._heard, self._lookup.hears))
 
     async def close(self) -> None:
         """End what is under way, and let go of the store."""
@@ -112,7 +119,7 @@ class Features:
         self._lookup.drop(None)
 
     async def put(self, rows: Mapping[RowKey, Mapping[str, Value]]) -> Written:
-        """Write rows as of now. This worker sees them at once, every other one within a second.
+        """Write rows as of now. A lone worker ranks with them at once, each of several within a second.
 
         Raises:
             Forbidden: not all workers would read them.
@@ -124,12 +131,18 @@ class Features:
         try:
             written = await self.store.put({key: Row(stamp_ms, fields) for key, fields in rows.items()})
         finally:
-            self._drop(rows.keys())
+            if self._alone:
+                self._drop(rows.keys())
         return Written(written, stamp_ms)
 
-    def _drop(self, keys: Collection[RowKey] | None, after_s: float = 0.0) -> None:
+    def _heard(self, keys: Collection[RowKey] | None, rows: Mapping[RowKey, Row]) -> None:
+        self._drop(keys, SERVES_ON_S, rows)
+
+    def _drop(
+        self, keys: Collection[RowKey] | None, after_s: float = 0.0, rows: Mapping[RowKey, Row] = NO_ROWS
+    ) -> None:
         """Forget rows that have changed; items that are known by them are looked up behind the requests."""
-        if self._lookup.drop(keys, after_s) and not self._renewing:
+        if self._lookup.drop(keys, after_s, rows) and not self._renewing:
             self._renewing = True
             self._tasks.start(self._renew())
 

@@ -22,12 +22,12 @@ from service.bundle.rows import Items
 from service.bundle.schema import Scope
 from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
-from service.features.near import NearCache
+from service.features.near import NO_ROWS, NearCache
 from service.features.reads import TableReads, table_reads
 from service.features.renewal import renew
 from service.features.search import VIEWED_AT_ONCE, Found, Search
 from service.features.silent import Silent
-from service.features.store import RowKey
+from service.features.store import Row, RowKey
 from service.features.views import View
 from service.telemetry import Telemetry
 
@@ -92,17 +92,19 @@ class Lookup:
         """What a version reads of its tables."""
         return self._version(encoder).reads
 
-    def drop(self, keys: Collection[RowKey] | None, after_s: float = 0.0) -> bool:
-        """Forget some rows, all of them for None: they have changed, or may have.
+    def drop(
+        self, keys: Collection[RowKey] | None, after_s: float = 0.0, rows: Mapping[RowKey, Row] = NO_ROWS
+    ) -> bool:
+        """Forget some rows, all of them for None: they have changed, or may have. New ones may come along.
 
         Items that are known may stay so for some seconds. Returns whether any are to be looked up anew.
         """
-        self._near.drop(keys)
+        self._near.drop(keys, rows)
         for encoder, version in self._versions.items():
             for silent in version.silent.values():
                 silent.forget(encoder, keys)
-            rows = version.items.forget(encoder, keys, after_s).tolist()
-            version.due.update(rows[: max(0, MOST_DUE - len(version.due))])
+            known = version.items.forget(encoder, keys, after_s).tolist()
+            version.due.update(known[: max(0, MOST_DUE - len(version.due))])
         return any(version.due for version in self._versions.values())
 
     def renew(self, within_s: float) -> list[Coroutine[None, None, None]]:

@@ -53,7 +53,7 @@ class MemoryFeatureStore:
         }
         self._rows |= written
         for changed in self._followers if written else ():
-            changed(written.keys())
+            changed(written.keys(), written)
         return len(written)
 
     async def now_ms(self) -> int:

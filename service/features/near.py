@@ -12,8 +12,9 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from service.errors import StoreFailed
 from service.features.faults import Faults
@@ -24,6 +25,7 @@ from service.telemetry import Telemetry
 
 MOST_VERSIONS = 8
 """whose views a row keeps"""
+NO_ROWS: Mapping[RowKey, Row] = MappingProxyType({})
 UNHEARD_S = 1.0
 """How long an entry is fresh while nothing is heard of changes."""
 
@@ -159,14 +161,20 @@ class NearCache:
                 self._telemetry.store_failed(self._store.name, "unreadable")
                 self._faults.tell(key, "; ".join(f"{name}: {reason}" for name, reason in view.faults))
 
-    def drop(self, keys: Collection[RowKey] | None) -> None:
-        """Forget some entries, all of them for None; what is being fetched now of these is not kept."""
+    def drop(self, keys: Collection[RowKey] | None, rows: Mapping[RowKey, Row] = NO_ROWS) -> None:
+        """Forget some entries, all of them for None; what is being fetched now of these is not kept.
+
+        One that is near and whose row as it is by now is among `rows` has that row from now on.
+        """
         if keys is None:
             self._entries.clear()
             self._flights.clear()
             return
+        since, entries = self.clock(), self._entries
         for key in keys:
-            self._entries.pop(key, None)
+            if entries.pop(key, None) is not None and (row := rows.get(key)) is not None:
+                entries[key] = Entry(row, True, since)
+        for key in keys if self._flights else ():
             self._flights.pop(key, None)
 
     def hears(self, whether: bool) -> None:

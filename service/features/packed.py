@@ -10,7 +10,7 @@ without reading the fields.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import chain
 from types import NoneType
 
@@ -49,6 +49,11 @@ def pack(row: Row) -> bytes:
     return packed
 
 
+def are_small(rows: Iterable[Row]) -> bool:
+    """Do rows together take no more bytes than one may? Then none is too large, told in one go."""
+    return _HEADER.size + len(ormsgpack.packb([dict(row.fields) for row in rows])) <= MOST_BYTES
+
+
 def unpack(packed: bytes) -> Row:
     """The row in some bytes. Raises CorruptRow where there is none."""
     if len(packed) < _HEADER.size:
@@ -65,12 +70,13 @@ def unpack(packed: bytes) -> Row:
     version = None
     if type(fields) is list and len(fields) == 2 and type(fields[0]) is str:
         version, fields = fields
-    if type(fields) is not dict or not _are_values(fields.values()):
+    if type(fields) is not dict or not are_values(fields.values()):
         raise CorruptRow("the fields are no mapping of names to single values and flat lists")
     return Row(stamp_ms, fields, version)
 
 
-def _are_values(values: Collection[object]) -> bool:
+def are_values(values: Collection[object]) -> bool:
+    """May all of these be fields of a row? Single values and flat lists may."""
     if _SINGLE.issuperset(map(type, values)):  # as most are
         return True
     kinds = set(map(type, values))

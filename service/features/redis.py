@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-import ormsgpack
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
@@ -23,6 +22,7 @@ from redis.exceptions import MaxConnectionsError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.errors import InvalidRequest, StoreFailed
+from service.features import notices
 from service.features.breaker import Breaker
 from service.features.failures import failure
 from service.features.faults import Faults
@@ -38,11 +38,12 @@ LISTEN_S = 0.4
 FIRST_DELAY_S, MOST_DELAY_S = 0.05, 0.5
 """Before a lost subscription is made again: doubled each time."""
 
-# KEYS: of the rows. ARGV: the magic number, the channel, the notice, then a packed row for each key.
+# KEYS: of the rows. ARGV: the magic number, the channel, the notice of the keys, the one that brings the rows
+# and is published where all of them are written, then a packed row for each key.
 _PUT = """
 local written = 0
 for i, key in ipairs(KEYS) do
-  local row, held = ARGV[i + 3], redis.pcall('GETRANGE', key, 0, 11)
+  local row, held = ARGV[i + 4], redis.pcall('GETRANGE', key, 0, 11)
   local later = type(held) == 'string' and #held == 12 and string.sub(held, 1, 4) == ARGV[1]
     and struct.unpack('>I8', string.sub(held, 5)) > struct.unpack('>I8', string.sub(row, 5, 12))
   if not later then
@@ -51,7 +52,7 @@ for i, key in ipairs(KEYS) do
   end
 end
 if written > 0 then
-  redis.call('PUBLISH', ARGV[2], ARGV[3])
+  redis.call('PUBLISH', ARGV[2], written == #KEYS and ARGV[4] or ARGV[3])
 end
 return written
 """
@@ -147,10 +148,10 @@ class RedisFeatureStore:
             StoreFailed: Redis does not answer; all of them may have been written, or none.
         """
         names = [self.key(key) for key in rows]
-        notice = ormsgpack.packb([list(key) for key in rows])
         packed = [_packed(key, row) for key, row in rows.items()]
+        told = (self._channel, *notices.pack(rows))
         try:
-            written = await self._writes.eval(_PUT, len(names), *names, MAGIC, self._channel, notice, *packed)
+            written = await self._writes.eval(_PUT, len(names), *names, MAGIC, *told, *packed)
         except (RedisError, OSError) as error:
             raise self._failure(error) from error
         return int(written)
@@ -201,6 +202,9 @@ class RedisFeatureStore:
 
         A colon within a part is written ``%3A``, and a percent sign ``%25``: no two keys have one name.
         """
+        joined = ":".join(key)
+        if "%" not in joined and joined.count(":") == len(key) - 1:  # as most are
+            return self._options.prefix + joined
         parts = [part.replace("%", "%25").replace(":", "%3A") for part in key]
         return self._options.prefix + ":".join(parts)
 
@@ -275,8 +279,9 @@ async def _next(subscription: PubSub) -> Mapping[str, Any]:
 
 def _tell(notice: bytes, changed: Changed) -> None:
     try:
-        keys = [(table, part, *parts) for table, part, *parts in ormsgpack.unpackb(notice)]
-        changed(keys)
+        keys, rows = notices.unpack(notice)
     except (ValueError, TypeError):
         _log.warning("redis: a notice of changes cannot be read; every row is asked for again")
-        changed(None)
+        changed(None, {})
+    else:
+        changed(keys, rows)

@@ -16,9 +16,6 @@ State = Literal["ok", "failing", "unknown"]
 RowKey = tuple[str, ...]
 """A table, then the parts of its key: ``("item", "17")``, ``("user_tag", "3", "cats")``."""
 
-Changed = Callable[[Collection[RowKey] | None], None]
-"""Told of the keys whose rows have changed; of None where any may have."""
-
 Hears = Callable[[bool], None]
 """Told whether all that changes from now on is told of."""
 
@@ -36,6 +33,10 @@ class Row(NamedTuple):
     stamp_ms: int
     fields: Mapping[str, Value]
     version: str | None = None
+
+
+Changed = Callable[[Collection[RowKey] | None, Mapping[RowKey, Row]], None]
+"""Told of the keys of rows that have changed, None where any may have; and of the new rows, if they come."""
 
 
 class FeatureStore(Protocol):

@@ -30,6 +30,7 @@ class HeldStore:
         self.failing = False
         self.breaks_at: RowKey | None = None
         self.follow_breaks = False
+        self.brings = True
 
     @property
     def state(self) -> State:
@@ -65,10 +66,10 @@ class HeldStore:
         return NOW_MS
 
     async def follow(self, changed: Changed, hears: Hears) -> None:
-        """Tell of what was put."""
+        """Tell of what was put; the rows come along unless they are not to."""
         if self.follow_breaks:
             raise ValueError("breaks on purpose, as no store should")
-        await self.inner.follow(changed, hears)
+        await self.inner.follow(lambda keys, rows: changed(keys, rows if self.brings else {}), hears)
 
     async def close(self) -> None:
         """Nothing to let go of."""

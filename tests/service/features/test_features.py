@@ -30,10 +30,16 @@ LONG_S = 30.0
 
 @asynccontextmanager
 async def features(
-    store: FeatureStore, *, timeout_s: float = LONG_S, ttl_s: float = 60, shared: bool = True
+    store: FeatureStore,
+    *,
+    timeout_s: float = LONG_S,
+    ttl_s: float = 60,
+    shared: bool = True,
+    alone: bool = True,
 ) -> AsyncIterator[Features]:
     """Running features."""
-    found = Features(store, FeatureOptions(timeout_s=timeout_s, ttl_s=ttl_s), Telemetry(), shared=shared)
+    options = FeatureOptions(timeout_s=timeout_s, ttl_s=ttl_s)
+    found = Features(store, options, Telemetry(), shared=shared, alone=alone)
     await found.open()
     await asyncio.sleep(0)  # now it hears of changes
     try:
@@ -57,6 +63,21 @@ async def test_what_is_put_holds_at_once() -> None:
             assert written.rows == 2
             known, degraded = await completed(found, asked(["0", "1"]))
             assert (told_lengths(known), degraded) == ({0: length}, ())
+
+
+async def test_one_of_several_workers_makes_no_request_wait_for_what_is_put() -> None:
+    """Not even its own: who asks next may come to another one. It ranks with the rows soon all the same."""
+    store = HeldStore({("item", "0"): {"length": 77}})
+    async with features(store, alone=False) as found:
+        await completed(found, asked(["0"]))
+        await found.put({("item", "0"): {"length": 88}})
+        store.free.clear()  # who asks the store now waits
+        with pytest.raises(StopIteration) as returned:
+            completed(found, asked(["0"])).send(None)
+        assert told_lengths(returned.value.value[0]) == {0: 77}
+        async with asyncio.timeout(LONG_S):
+            while told_lengths((await completed(found, asked(["0"])))[0]) != {0: 88}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_rows_are_of_the_time_that_the_store_says() -> None:

@@ -127,6 +127,16 @@ async def test_a_change_is_noticed(near: NearCache, store: HeldStore) -> None:
     assert held(near, A, B, C) == []
 
 
+async def test_a_change_may_bring_the_rows(near: NearCache, store: HeldStore) -> None:
+    """Those that are near hold from now on, and are not asked for; one that is not near stays away."""
+    await fetched(near, A, B)
+    near.drop([A, B, D], {A: Row(2, {"name": "new"}), D: Row(2, {"name": "d"})})
+    assert held(near, A, B, D) == [A]
+    (entry,) = near.entries([A])
+    assert entry is not None
+    assert (named(entry), store.fetches) == ("new", [[A, B]])
+
+
 @pytest.mark.parametrize("changed", [[A], None])
 async def test_a_row_that_changes_while_it_is_fetched_is_not_kept(
     near: NearCache, store: HeldStore, changed: list[RowKey] | None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.features.packed import MOST_BYTES, CorruptRow, RowTooLarge, pack, unpack
+from service.features.packed import MOST_BYTES, CorruptRow, RowTooLarge, are_small, pack, unpack
 from service.features.store import Row
 from tests.service.features.test_stores import FIELDS
 
@@ -49,6 +49,16 @@ def test_a_row_has_a_greatest_size() -> None:
         pack(Row(1, {"a": "x" * (room + 1)}))
     with pytest.raises(CorruptRow, match="65,537 bytes are more"):
         unpack(largest + b"x")
+
+
+@given(st.lists(st.integers(0, MOST_BYTES + 9), min_size=1, max_size=3))
+def test_rows_that_are_small_together_are_none_too_large(lengths: list[int]) -> None:
+    """And those that are not may be small enough each."""
+    rows = [Row(1, {"a": "x" * length}) for length in lengths]
+    if are_small(rows):
+        assert all(len(pack(row)) <= MOST_BYTES for row in rows)
+    else:
+        assert sum(lengths) > MOST_BYTES - 40
 
 
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda tail: PACKED[:12] + tail))

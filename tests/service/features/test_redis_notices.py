@@ -9,8 +9,10 @@ import pytest
 from redis.asyncio import Redis
 
 from benchmarks.redis_server import RedisServer
+from service.features import notices
 from service.features import redis as store_of_redis
 from service.features.redis import RedisFeatureStore
+from service.features.store import Row
 from tests.service.features.stores import PATIENT
 from tests.service.features.test_redis_faults import (
     DEADLINE_S,
@@ -35,6 +37,18 @@ async def test_a_change_reaches_every_instance(redis: RedisServer) -> None:
             await client.client_kill_filter(_type="pubsub")
             await client.set("rankserve:item:0", b"")  # nobody is told
         await eventually(other, (None, ("redis",)))
+
+
+async def test_a_notice_brings_the_rows(redis: RedisServer) -> None:
+    """They hold without a look into Redis, which has others by then that nobody was told of."""
+    async with features(redis.url, ttl_s=3_600) as found, Redis.from_url(redis.url) as client:
+        await found.put(LENGTH)
+        await eventually(found, HEALTHY)
+        _, whole = notices.pack({("item", "0"): Row(1, {"length": 88})})
+        async with asyncio.timeout(DEADLINE_S):
+            while await answer(found) != (88, ()):  # the row is near by then, but maybe not heard of
+                await client.publish("rankserve:changes", whole)
+                await asyncio.sleep(0.01)
 
 
 async def test_a_notice_that_cannot_be_read_is_taken_for_all(redis: RedisServer) -> None:
@@ -80,7 +94,7 @@ async def test_a_subscription_that_never_begins_is_told_of_once(
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     async with server, asyncio.timeout(DEADLINE_S):
         store = RedisFeatureStore(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", PATIENT)
-        following = asyncio.create_task(store.follow(lambda keys: None, heard.append))
+        following = asyncio.create_task(store.follow(lambda keys, rows: None, heard.append))
         for _ in range(4):
             await tries.acquire()
         following.cancel()

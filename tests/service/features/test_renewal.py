@@ -111,9 +111,14 @@ async def test_no_more_are_looked_up_than_may_be(monkeypatch: pytest.MonkeyPatch
     assert await length(finds, "0", "1") == {0: 88, 1: 89}
 
 
-async def test_no_request_waits_for_what_another_worker_wrote() -> None:
-    """It is ranked as it was known, and soon as it is; all that without a request that asks the store."""
+@pytest.mark.parametrize("brings", [False, True])
+async def test_no_request_waits_for_what_another_worker_wrote(brings: bool) -> None:
+    """It is ranked as it was known, and soon as it is; all that without a request that asks the store.
+
+    Nor does anybody else, where the notice brings the row.
+    """
     store = HeldStore({ITEM: {"length": 77}})
+    store.brings = brings
     async with features(store) as found:
         await completed(found, asked(["0"]))
         store.free.clear()
@@ -126,7 +131,7 @@ async def test_no_request_waits_for_what_another_worker_wrote() -> None:
         async with asyncio.timeout(LIMIT_S):
             while told_lengths((await completed(found, asked(["0"])))[0]) != {0: 88}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert len(store.fetches) == 2
+        assert len(store.fetches) == (1 if brings else 2)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 200])
@@ -218,7 +223,7 @@ async def test_a_version_whose_rows_break_the_store_leaves_the_others_theirs(
         deadline = asyncio.get_running_loop().time() + LIMIT_S
         await found.complete(version, asked(["0"]), deadline)
         await found.complete(other, asked(["1"]), deadline)
-        store.breaks_at = ITEM
+        store.breaks_at, store.brings = ITEM, False
         store.rows[OTHER] = Row(2, {"length": 88})
         await store.inner.put({ITEM: Row(2, {}), OTHER: Row(2, {})})  # as another worker would
         async with asyncio.timeout(LIMIT_S):

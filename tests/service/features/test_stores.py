@@ -30,6 +30,8 @@ SINGLE = st.one_of(
 )
 FIELDS = st.dictionaries(st.text(), st.one_of(st.none(), SINGLE, st.lists(SINGLE)), max_size=5)
 
+Told = tuple[set[RowKey], dict[RowKey, Row]]
+
 
 @pytest.fixture(params=["memory", "redis"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[FeatureStore]:
@@ -44,11 +46,13 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[FeatureStore]:
 
 
 @asynccontextmanager
-async def following(store: FeatureStore) -> AsyncIterator[list[set[RowKey]]]:
-    """The keys that a follower has been told of since it began to hear."""
-    told: list[set[RowKey]] = []
+async def following(store: FeatureStore) -> AsyncIterator[list[Told]]:
+    """What a follower has been told of since it began to hear."""
+    told: list[Told] = []
     heard: list[bool] = []
-    task = asyncio.create_task(store.follow(lambda keys: told.append(set(keys or ())), heard.append))
+    task = asyncio.create_task(
+        store.follow(lambda keys, rows: told.append((set(keys or ()), dict(rows))), heard.append)
+    )
     try:
         await until(lambda: heard[:1] == [True])
         yield told
@@ -99,17 +103,30 @@ def test_any_keys_and_values_come_back(redis: RedisServer, rows: dict[RowKey, di
 
 
 async def test_followers_hear_of_what_was_put(store: FeatureStore) -> None:
-    """The keys, whoever put them; of rows that were not written nothing."""
-    keys: set[RowKey] = {("item", "1"), ("user_tag", "3", "a:b")}
+    """The keys and the rows, whoever put them; of rows that were not written nothing."""
+    rows: dict[RowKey, Row] = {("item", "1"): Row(2, {}), ("user_tag", "3", "a:b"): ROW}
+    more: dict[RowKey, Row] = {("item", "2"): Row(1, {"length": 3.5})}
     async with following(store) as one, following(store) as other:
-        await store.put(dict.fromkeys(keys, Row(2, {})))
+        await store.put(rows)
         assert await store.put({("item", "1"): Row(1, {})}) == 0
-        await store.put({("item", "2"): Row(1, {})})
+        await store.put(more)
         for told in (one, other):
             await until(lambda told=told: len(told) == 2)  # type: ignore[misc]
-            assert told == [keys, {("item", "2")}]
+            assert told == [(set(rows), rows), (set(more), more)]
     await store.put({("item", "3"): ROW})
     assert len(one) == 2
+
+
+async def test_a_row_that_was_not_written_is_not_brought(store: FeatureStore) -> None:
+    """A later one is there: who hears of the rows beside it must not take it for what holds."""
+    later, first = ("item", "1"), ("item", "2")
+    await store.put({later: Row(2, {"length": 3.5})})
+    async with following(store) as told:
+        assert await store.put({later: Row(1, {}), first: Row(1, {})}) == 1
+        await until(lambda: len(told) == 1)
+        ((keys, rows),) = told
+        assert first in keys
+        assert later not in rows
 
 
 async def test_the_time_is_the_same_for_all_who_write(
