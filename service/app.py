@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
@@ -17,14 +18,17 @@ from service.api import features as feature_routes
 from service.api.edge import Edge
 from service.batcher import BatchRun
 from service.bundle import deployment
+from service.bundle.encoder import Encoder
 from service.bundle.errors import BundleError
 from service.bundle.fusion import FusionFormula
+from service.bundle.rows import Items
 from service.choice import default_state_mib
 from service.cores import Cores
 from service.engine import EngineOptions
 from service.errors import NotReady
 from service.features.features import FeatureOptions, Features
 from service.features.memory import MemoryFeatureStore
+from service.features.renewal import Renewed
 from service.ledger import Ledger
 from service.machine import memory_bytes
 from service.model import Model, ModelOptions
@@ -57,7 +61,7 @@ def create_app(settings: Settings, load: Load | None = None, cores: Cores | None
     executor = ThreadPoolExecutor(1, "engine")
     load = load or loader(settings, executor, telemetry, cores)
     registry = Registry(settings.models, _counted(load, telemetry))
-    features = _features(settings, telemetry)
+    features = _features(settings, telemetry, partial(_renewed, registry))
     ranker, versions = Ranker(registry, features, telemetry), Versions(settings.models)
     serving = Serving(settings, telemetry, registry, features, ranker, versions, check=proof(load))
 
@@ -227,7 +231,7 @@ def _measure(serving: Serving, late_s: float) -> None:
     serving.telemetry.not_as_deployed(len(problems))
 
 
-def _features(settings: Settings, telemetry: Telemetry) -> Features:
+def _features(settings: Settings, telemetry: Telemetry, renewed: Renewed) -> Features:
     """Rows in Redis where there is one; else in this worker's memory, which only a lone worker can keep."""
     options = FeatureOptions(
         timeout_s=settings.features_timeout_ms / 1e3,
@@ -236,7 +240,7 @@ def _features(settings: Settings, telemetry: Telemetry) -> Features:
     )
     alone = settings.workers in {None, 1}
     if settings.redis is None:
-        return Features(MemoryFeatureStore(), options, telemetry, shared=alone, alone=alone)
+        return Features(MemoryFeatureStore(), options, telemetry, shared=alone, alone=alone, renewed=renewed)
     # Imported here: a service without Redis does without its client.
     from service.features.redis import RedisFeatureStore, RedisOptions
 
@@ -248,7 +252,14 @@ def _features(settings: Settings, telemetry: Telemetry) -> Features:
             connect_timeout_s=settings.redis_connect_timeout_ms / 1e3,
         ),
     )
-    return Features(store, options, telemetry, alone=alone)
+    return Features(store, options, telemetry, alone=alone, renewed=renewed)
+
+
+def _renewed(registry: Registry, encoder: Encoder, items: Items) -> None:
+    """Items of some version have changed: its model computes their state before it is asked for."""
+    for resident in registry.residents():
+        if resident.model.encoder is encoder:
+            resident.model.hold(items)
 
 
 def _own_version() -> str:

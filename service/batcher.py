@@ -96,12 +96,12 @@ class Batcher(Generic[E, R]):
         return self._queued_rows
 
     @property
-    def idle(self) -> bool:
-        """Does the engine run nothing, and does nothing wait for it?"""
-        return self._idle.is_set()
+    def running(self) -> bool:
+        """Is a run under way?"""
+        return bool(self._running)
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
         """Is anything ahead of an entry that comes now?"""
         return bool(self._running or self._halves or self._queue)
 
@@ -129,7 +129,7 @@ class Batcher(Generic[E, R]):
             raise NotReady("the model takes no more requests; send it again")
         if not (left := deadline - asyncio.get_running_loop().time()) > 0:  # not a number is no deadline
             raise DeadlineExceeded
-        if not self._busy:
+        if not self.busy:
             return
         ahead = self._ahead_s()
         if self._queued_rows + rows > self._max_queued_rows:
@@ -155,7 +155,7 @@ class Batcher(Generic[E, R]):
             raise ValueError(f"rows(entry) must be at least 1, got {rows}")
         self.admit(rows, deadline)
         waiting: Waiting[E, R] = Waiting(entry, rows, deadline, self._clock(), loop.create_future())
-        if self._busy:
+        if self.busy:
             waiting.timer = loop.call_at(deadline, waiting.fail, DeadlineExceeded())
         self._queue[waiting] = None
         self._queued_rows += rows

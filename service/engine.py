@@ -30,7 +30,8 @@ from service.cores import ALONE, Cores, Threads
 from service.device import Device, padded
 from service.errors import InferenceFailed
 from service.ledger import Ledger
-from service.state import State, StateFigures, Wanted
+from service.state import State, StateFigures
+from service.wanted import Wanted
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from service.bundle.errors import BundleError, FeatureError, FusionError
 from service.bundle.fusion import FusionFormula
 from service.bundle.golden import GoldenRequest
 from service.bundle.manifest import Manifest, Precision
-from service.bundle.rows import Encoded
+from service.bundle.rows import Encoded, Items
 from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabularies, table_file
 from service.bundle.store import verify
 from service.cores import Cores
@@ -85,7 +85,7 @@ class Model:
         self.engine = engine
         self.batcher = batcher
         self.precision = precision
-        self.warming = Warming(encoder, engine.table, lambda: batcher.idle)
+        self.warming = Warming(encoder, engine.table, lambda: not batcher.busy)
 
     @staticmethod
     def load(
@@ -150,6 +150,14 @@ class Model:
     def grow(self) -> None:
         """Hold more of its items' state, where more is needed and there is room by now. Any thread may."""
         self.engine.grow()
+
+    def hold(self, items: Items) -> None:
+        """Compute the state of items that have changed, all in one run, before requests do it, a few each.
+
+        They still do where the engine is at work now: it is one thread's at a time.
+        """
+        if not self.batcher.running:
+            self.engine.table.hold(items)
 
     def check(self, formula: FusionFormula) -> None:
         """Raise FusionError where a formula reads a task or item attribute that this model does not have."""

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from service.budget import Need
 from service.bundle.columns import Rows
 from service.bundle.manifest import Manifest, Precision, StateArray
-from service.bundle.rows import Columns, Encoded
+from service.bundle.rows import Columns, Items
+from service.chunks import parts
 from service.ledger import Claim, Ledger
 from service.mapping import Mapped, shared_file
 from service.places import Places
+from service.wanted import Wanted
 
 Array = NDArray[Any]
 Compute = Callable[[Columns], Sequence[Array]]
@@ -39,45 +41,6 @@ CROWDED = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The items of a run, of one request or several.
-
-    Attributes:
-        row: ``[N]`` of the catalogue.
-        changed: columns ``[K]`` of those that are not as the catalogue has them, or None.
-        at: ``[K]`` their positions among the ``N``, ascending.
-        id: ``[K]`` their numbers, never used again otherwise; 0 where nothing is to be kept.
-    """
-
-    row: Rows
-    changed: Columns | None
-    at: Rows
-    id: NDArray[np.int64]
-
-    @staticmethod
-    def of(batch: Sequence[Encoded]) -> Wanted:
-        """The items of all requests, one after another."""
-        if len(batch) == 1:
-            return Wanted(batch[0].item_row, batch[0].fresh, batch[0].fresh_at, batch[0].fresh_id)
-        starts = np.cumsum([0, *(len(encoded) for encoded in batch[:-1])], dtype=np.int32)
-        changed = [encoded.fresh for encoded in batch if encoded.fresh is not None]
-        return Wanted(
-            np.concatenate([encoded.item_row for encoded in batch]),
-            Columns.joined(changed) if changed else None,
-            np.concatenate([encoded.fresh_at + start for encoded, start in zip(batch, starts, strict=True)]),
-            np.concatenate([encoded.fresh_id for encoded in batch]),
-        )
-
-    def part(self, part: slice) -> Wanted:
-        """Those from one position to another."""
-        if part.stop - part.start >= len(self.row):
-            return self
-        of = slice(*np.searchsorted(self.at, (part.start, part.stop)))
-        changed = None if self.changed is None else self.changed.part(of)
-        return Wanted(self.row[part], changed, self.at[of] - np.int32(part.start), self.id[of])
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +145,19 @@ class State:
 
     def warm(self, rows: Rows) -> None:
         """Hold these rows of the catalogue, too; counted as nobody's."""
-        counts, none = (self._places.hits, self._places.misses), rows[:0]
-        self.rows(Wanted(rows, None, none, none.astype(np.int64)))
+        self._hold(Wanted(rows, None, rows[:0], np.empty(0, np.int64)))
+
+    def hold(self, items: Items) -> None:
+        """Hold items ``[n]`` that are not as in the catalogue, too, by as few runs; counted as nobody's."""
+        columns = items.entities.columns
+        at = np.flatnonzero((items.ids > 0) & columns.differs(self._items.take(items.row)))
+        for part in parts(slice(0, len(at)), self.max_rows):
+            some, own = at[part], np.arange(part.stop - part.start, dtype=np.int32)
+            self._hold(Wanted(items.row[some], columns.take(some), own, items.ids[some]))
+
+    def _hold(self, wanted: Wanted) -> None:
+        counts = self._places.hits, self._places.misses
+        self.rows(wanted)
         self._places.hits, self._places.misses = counts
 
     def figures(self) -> StateFigures:

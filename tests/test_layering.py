@@ -69,9 +69,10 @@ LAYERS: dict[str, set[str]] = {
     "choice": {"machine", "settings"},  # a pure function
     "settings": {"wire"},  # the hard limits of what travels
     # returns its timings instead of knowing telemetry
-    "engine": {"bundle", "chunks", "cores", "device", "errors", "ledger", "state"},
+    "engine": {"bundle", "chunks", "cores", "device", "errors", "ledger", "state", "wanted"},
     "chunks": set(),  # arithmetic
-    "state": {"bundle", "budget", "ledger", "mapping", "places"},
+    "state": {"bundle", "budget", "chunks", "ledger", "mapping", "places", "wanted"},
+    "wanted": {"bundle"},
     "ledger": {"bundle", "budget", "mapping"},
     "device": {"state"},
     "budget": {"bundle"},

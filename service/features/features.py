@@ -18,6 +18,7 @@ from service.features.brought import Brought
 from service.features.lookup import Lookup
 from service.features.near import NO_ROWS, NearCache
 from service.features.reads import TableReads
+from service.features.renewal import Renewed
 from service.features.store import FeatureStore, Row, RowKey
 from service.tasks import Tasks
 from service.telemetry import Telemetry
@@ -66,6 +67,7 @@ class Features:
         telemetry: told of what is near, and of every failure.
         shared: do all workers read this store? If not, it takes no rows.
         alone: is there no other worker? What is put then holds at once, as its caller can tell whom it asks.
+        renewed: told of items that were looked up anew behind the requests.
     """
 
     def __init__(
@@ -76,11 +78,12 @@ class Features:
         *,
         shared: bool = True,
         alone: bool = True,
+        renewed: Renewed = lambda encoder, items: None,
     ) -> None:
         self.store = store
         self._timeout_s, self._shared, self._alone = options.timeout_s, shared, alone
         self._near = NearCache(store, entries=options.near_rows, ttl_s=options.ttl_s, telemetry=telemetry)
-        self._lookup = Lookup(self._near, telemetry, options.near_rows)
+        self._lookup = Lookup(self._near, telemetry, options.near_rows, renewed)
         self._tasks = Tasks("changes of rows could not be followed, or not be looked up")
         self._renewing = False
 

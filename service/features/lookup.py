@@ -24,7 +24,7 @@ from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
 from service.features.near import NO_ROWS, NearCache
 from service.features.reads import TableReads, table_reads
-from service.features.renewal import renew
+from service.features.renewal import Renewed, renew
 from service.features.search import VIEWED_AT_ONCE, Found, Search
 from service.features.silent import Silent
 from service.features.store import Row, RowKey
@@ -54,10 +54,17 @@ class Lookup:
         telemetry: told of what was near.
         rows: most items a version that are kept as the store has them, encoded; and what `Silent` may note of
             each of its tables, in rows that may be near.
+        renewed: told of items that were looked up anew behind the requests.
     """
 
-    def __init__(self, near: NearCache, telemetry: Telemetry, rows: int = MOST_ITEMS) -> None:
-        self._near, self._telemetry, self._most_rows = near, telemetry, rows
+    def __init__(
+        self,
+        near: NearCache,
+        telemetry: Telemetry,
+        rows: int = MOST_ITEMS,
+        renewed: Renewed = lambda encoder, items: None,
+    ) -> None:
+        self._near, self._telemetry, self._most_rows, self._renewed = near, telemetry, rows, renewed
         self._versions: WeakKeyDictionary[Encoder, _Version] = WeakKeyDictionary()
 
     async def complete(self, encoder: Encoder, brought: Brought, within_s: float) -> tuple[Brought, bool]:
@@ -130,7 +137,7 @@ class Lookup:
     async def _renew(self, encoder: Encoder, version: _Version, within_s: float) -> None:
         rows = np.array(sorted(version.due), np.int32)
         version.due.clear()
-        await renew(encoder, self._near, version.items, rows, within_s)
+        await renew(encoder, self._near, version.items, rows, within_s, self._renewed)
 
     def _version(self, encoder: Encoder) -> _Version:
         if encoder not in self._versions:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import cast
@@ -19,6 +19,7 @@ from service.bundle.columns import Rows
 from service.bundle.encoder import Encoder
 from service.bundle.errors import FeatureError
 from service.bundle.given import Fields, Given, of_candidates
+from service.bundle.rows import Items
 from service.bundle.schema import ITEM_ID
 from service.features.known import KnownItems, Learned, PartKey, Positions
 from service.features.near import Entry, NearCache
@@ -28,6 +29,9 @@ from service.features.views import held_values, part_text
 
 RENEWED_AT_ONCE = 200
 """items that are read before others get their turn: some milliseconds"""
+
+Renewed = Callable[[Encoder, Items], None]
+"""Told of items of a version that are not as in its catalogue, as they stand by now."""
 
 Parts = Mapping[str, Sequence[str | None]]
 """of keys, by path: the items' texts"""
@@ -90,7 +94,9 @@ class Found:
         return Learned(at, self.rows[at], self.until[at], keys, parts, given)
 
 
-async def renew(encoder: Encoder, near: NearCache, items: KnownItems, rows: Rows, within_s: float) -> None:
+async def renew(
+    encoder: Encoder, near: NearCache, items: KnownItems, rows: Rows, within_s: float, renewed: Renewed
+) -> None:
     """Look items ``[n]`` of the catalogue up, and keep what is found of them.
 
     Args:
@@ -99,6 +105,7 @@ async def renew(encoder: Encoder, near: NearCache, items: KnownItems, rows: Rows
         items: of the version.
         rows: theirs.
         within_s: seconds that the store has for a round trip: there is one a table and `RENEWED_AT_ONCE`.
+        renewed: told of those that are not as in the catalogue, as they stand by now.
     """
     for start in range(0, len(rows), RENEWED_AT_ONCE):
         some, looked = rows[start : start + RENEWED_AT_ONCE], list[Looked]()
@@ -112,7 +119,7 @@ async def renew(encoder: Encoder, near: NearCache, items: KnownItems, rows: Rows
         until = np.min([near.until(table.keys, table.entries) for table in looked], axis=0)
         sound = np.all([[not each or each.sound for each in table.entries] for table in looked], axis=0)
         at = np.flatnonzero(sound & (until > near.clock()))
-        _learn(encoder, items, Found(some, until, looked, parts), at)
+        _learn(encoder, items, Found(some, until, looked, parts), at, renewed)
         await asyncio.sleep(0)
 
 
@@ -125,13 +132,15 @@ async def _entries(near: NearCache, keys: Sequence[PartKey], within_s: float) ->
     return [found.get(cast(RowKey, key)) for key in keys]
 
 
-def _learn(encoder: Encoder, items: KnownItems, found: Found, at: Positions) -> None:
+def _learn(encoder: Encoder, items: KnownItems, found: Found, at: Positions, renewed: Renewed) -> None:
     """Keep what was found of the items at some positions, but for those that cannot be read."""
     try:
-        items.learn(encoder, found.learnable(at))
+        learned = items.learn(encoder, found.learnable(at))
     except FeatureError:
         for half in np.array_split(at, 2) if len(at) > 1 else ():
-            _learn(encoder, items, found, half)
+            _learn(encoder, items, found, half, renewed)
+    else:
+        renewed(encoder, learned)
 
 
 def _fields(entry: Entry | None) -> Fields:

@@ -23,7 +23,8 @@ from service.bundle.manifest import Manifest, StateArray
 from service.bundle.rows import Columns
 from service.ledger import Ledger
 from service.mapping import Mapped
-from service.state import FILL_ROWS, State, Wanted
+from service.state import FILL_ROWS, State
+from service.wanted import Wanted
 from tests.tiny import write_tiny
 
 ROOT = Path(__file__).parents[2]

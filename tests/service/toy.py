@@ -30,7 +30,7 @@ from service.bundle.errors import BundleError
 from service.bundle.fusion import Factor, FusionFormula, Group
 from service.bundle.kinds import Categorical, Fitted, Numeric, VocabularySpec
 from service.bundle.manifest import Manifest, TaskSpec
-from service.bundle.rows import Encoded
+from service.bundle.rows import Encoded, Items
 from service.bundle.schema import FeatureSchema
 from service.bundle.table import Table
 from service.bundle.vocabulary import Vocabulary
@@ -104,6 +104,9 @@ class ToyModel:
 
     def grow(self) -> None:
         """It has room for all items."""
+
+    def hold(self, items: Items) -> None:
+        """It has no state."""
 
     def close(self) -> None:
         """Nothing to give back."""

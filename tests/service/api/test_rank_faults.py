@@ -36,7 +36,7 @@ async def test_a_poisonous_request_harms_no_neighbour(service: Toy) -> None:
     model, held = service.models["up"], await hold(service)
     bodies: list[dict[str, Any]] = [{"user": {"age": age}} for age in (20, POISON_AGE, 40)]
     batch = [asyncio.create_task(service.rank(candidates=CANDIDATES, **body)) for body in bodies]
-    await until(lambda: model.batcher.pending_entries == 3)
+    await until(lambda: model.batcher.pending_rows == 3 * len(CANDIDATES))
     model.free.set()
     first, poisoned, last = await asyncio.gather(*batch)
     await held

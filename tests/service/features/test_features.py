@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.batcher import Batcher
 from service.bundle.columns import Value
+from service.bundle.encoder import Encoder
+from service.bundle.rows import Items
 from service.engine import EngineOptions
 from service.errors import Forbidden, StoreFailed
 from service.features.brought import Brought
 from service.features.features import FeatureOptions, Features
 from service.features.memory import MemoryFeatureStore
+from service.features.renewal import Renewed
 from service.features.store import FeatureStore, Row, RowKey
 from service.model import Model, ModelOptions
 from service.telemetry import Telemetry
@@ -36,10 +40,11 @@ async def features(
     ttl_s: float = 60,
     shared: bool = True,
     alone: bool = True,
+    renewed: Renewed = lambda encoder, items: None,
 ) -> AsyncIterator[Features]:
     """Running features."""
     options = FeatureOptions(timeout_s=timeout_s, ttl_s=ttl_s)
-    found = Features(store, options, Telemetry(), shared=shared, alone=alone)
+    found = Features(store, options, Telemetry(), shared=shared, alone=alone, renewed=renewed)
     await found.open()
     await asyncio.sleep(0)  # now it hears of changes
     try:
@@ -170,5 +175,46 @@ async def test_state_is_never_built_of_what_a_request_got(tmp_path: Path) -> Non
             after, degraded = await scores()
             assert degraded == ()
             assert after == pytest.approx(within, rel=1e-5)
+        await model.drain()
+        model.close()
+
+
+async def test_state_of_what_was_looked_up_anew_is_there(tmp_path: Path) -> None:
+    """No request computes it, unless the engine was at work just then; the scores are the same either way."""
+    write_tiny(tmp_path, "v1")
+    options = ModelOptions(EngineOptions(provider="cpu"))
+    with ThreadPoolExecutor(1) as executor:
+        model = Model.load(tmp_path / "v1", options, executor)
+        store, renewed = HeldStore(), asyncio.Event()
+
+        def hold(encoder: Encoder, items: Items) -> None:
+            assert encoder is model.encoder
+            model.hold(items)
+            renewed.set()
+
+        async with features(store, alone=False, renewed=hold) as found:
+
+            async def ranked() -> np.ndarray:
+                deadline = asyncio.get_running_loop().time() + LONG_S
+                known, _ = await found.complete(model.encoder, asked(["1", "3"]), deadline)
+                model.engine.count_anew()
+                return (await model.batcher.submit(known.encode(model.encoder), deadline)).scores["click"]
+
+            async def after_change(length: int) -> np.ndarray:
+                renewed.clear()
+                await found.put({("item", "3"): {"length": length, "author": "a2"}})
+                await asyncio.wait_for(renewed.wait(), LONG_S)
+                return await ranked()
+
+            await ranked()
+            scores = await after_change(500)
+            assert (model.state.counts["miss"], model.batcher.running) == (0, False)
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(Batcher, "running", True)
+                other = await after_change(20)
+            assert model.state.counts["miss"] == 1
+            assert other[0] == pytest.approx(scores[0], rel=1e-5)
+            assert other[1] != pytest.approx(scores[1], rel=1e-5)
+            assert await after_change(500) == pytest.approx(scores, rel=1e-5)
         await model.drain()
         model.close()
