@@ -25,7 +25,7 @@ from service.bundle.snapshot import VOCABULARY_FILE, read_table, read_vocabulari
 from service.bundle.store import verify
 from service.cores import Cores
 from service.cost import Cost
-from service.engine import Engine, EngineOptions, Inference
+from service.engine import ERRORS, Engine, EngineOptions, Inference
 from service.ledger import Ledger
 from service.precision import Chosen
 from service.proof import check_golden
@@ -152,12 +152,15 @@ class Model:
         self.engine.grow()
 
     def hold(self, items: Items) -> None:
-        """Compute the state of items that have changed, all in one run, before requests do it, a few each.
+        """Compute the state of items that have changed at once, before requests do it, each of a few.
 
-        They still do where the engine is at work now: it is one thread's at a time.
+        They still do where the engine is at work now, as it is one thread's at a time, and where this fails.
         """
         if not self.batcher.running:
-            self.engine.table.hold(items)
+            try:
+                self.engine.table.hold(items)
+            except ERRORS:
+                _log.exception("%s: the state of changed items could not be computed ahead", self.version)
 
     def check(self, formula: FusionFormula) -> None:
         """Raise FusionError where a formula reads a task or item attribute that this model does not have."""

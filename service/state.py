@@ -25,7 +25,7 @@ from service.bundle.rows import Columns, Items
 from service.chunks import parts
 from service.ledger import Claim, Ledger
 from service.mapping import Mapped, shared_file
-from service.places import Places
+from service.places import EVICTED, Places
 from service.wanted import Wanted
 
 Array = NDArray[Any]
@@ -148,17 +148,23 @@ class State:
         self._hold(Wanted(rows, None, rows[:0], np.empty(0, np.int64)))
 
     def hold(self, items: Items) -> None:
-        """Hold items ``[n]`` that are not as in the catalogue, too, by as few runs; counted as nobody's."""
+        """Hold items ``[n]`` that are not as in the catalogue, too, by as few runs; counted as nobody's.
+
+        None where they would take more than a little of the pool, whose rows others need.
+        """
         columns = items.entities.columns
         at = np.flatnonzero((items.ids > 0) & columns.differs(self._items.take(items.row)))
+        at = at[: 0 if len(at) > self._places.pool // EVICTED else None]
         for part in parts(slice(0, len(at)), self.max_rows):
             some, own = at[part], np.arange(part.stop - part.start, dtype=np.int32)
             self._hold(Wanted(items.row[some], columns.take(some), own, items.ids[some]))
 
     def _hold(self, wanted: Wanted) -> None:
         counts = self._places.hits, self._places.misses
-        self.rows(wanted)
-        self._places.hits, self._places.misses = counts
+        try:
+            self.rows(wanted)
+        finally:
+            self._places.hits, self._places.misses = counts
 
     def figures(self) -> StateFigures:
         """How the state is held by now."""

@@ -130,6 +130,11 @@ class Items:
     ids: NDArray[np.int64]
     numbers: Mapping[str, NDArray[np.float64]]
 
+    def part(self, of: slice) -> Items:
+        """Some of items that all are revised."""
+        numbers = {name: values[of] for name, values in self.numbers.items()}
+        return Items(self.row[of], self.revised[of], self.entities.part(of), self.ids[of], numbers)
+
     def and_revised(self, others: Sequence[Items]) -> Items:
         """The same items, with those revised that are so in the others, too; no position comes twice."""
         parts = [self, *others]

@@ -1,9 +1,10 @@
 """The near cache: rows of the store that this worker has seen lately, and that there are none of a key.
 
 Bounded: the oldest goes first. Each entry lives for its time to live, or until its row is said to have
-changed. While nothing is heard of changes it is asked for again after a second, and serves on where there is
-no answer. Requests that lack the same row at once share one fetch: none of them owns it, so one that leaves
-takes nothing from the others, and what it asked for is there for the next.
+changed; what says so may bring the new one. While nothing is heard of changes it is asked for again after a
+second, and serves on where there is no answer. Requests that lack the same row at once share one fetch: none
+of them owns it, so one that leaves takes nothing from the others, and what it asked for is there for the
+next.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Entry:
     Attributes:
         row: None where there is none.
         sound: was what the store holds a row? If not it counts as none.
-        since: when it was asked for, on the cache's clock.
+        since: when it was asked for, or told of, on the cache's clock.
         views: what the row is to each version that has read it. They end with the entry.
         reads: of the version that has read it last.
         view: what it is to that one, at hand: a look into `views` costs as much as all the rest.
@@ -49,6 +50,11 @@ class Entry:
     views: dict[TableReads, View] = field(default_factory=dict)
     reads: TableReads | None = None
     view: View | None = None
+
+    @property
+    def stamp_ms(self) -> int:
+        """When the row was written, in milliseconds since the epoch; of no row, long ago."""
+        return self.row.stamp_ms if self.row else 0
 
     def seen(self, reads: TableReads) -> View | None:
         """What the row is to a version; None where it has yet to be made."""
@@ -164,7 +170,7 @@ class NearCache:
     def drop(self, keys: Collection[RowKey] | None, rows: Mapping[RowKey, Row] = NO_ROWS) -> None:
         """Forget some entries, all of them for None; what is being fetched now of these is not kept.
 
-        One that is near and whose row as it is by now is among `rows` has that row from now on.
+        One that is near has its row among `rows` from now on, unless the one that it has is a later one.
         """
         if keys is None:
             self._entries.clear()
@@ -172,7 +178,8 @@ class NearCache:
             return
         since, entries = self.clock(), self._entries
         for key in keys:
-            if entries.pop(key, None) is not None and (row := rows.get(key)) is not None:
+            entry, row = entries.pop(key, None), rows.get(key)
+            if entry and row and entry.stamp_ms <= row.stamp_ms:
                 entries[key] = Entry(row, True, since)
         for key in keys if self._flights else ():
             self._flights.pop(key, None)

@@ -16,21 +16,24 @@ import ormsgpack
 from service.features.packed import are_values
 from service.features.store import Row, RowKey
 
-MOST_BYTES = 2**16
-"""of a notice that brings rows: what loads tables writes more, of which a worker may have none near"""
+MOST_ROWS, MOST_BYTES = 200, 2**16
+"""that a notice brings: every worker reads them, and may need none of a table that is loaded"""
 
 
-def pack(rows: Mapping[RowKey, Row]) -> tuple[bytes, bytes]:
+def pack(rows: Mapping[RowKey, Row], size: int) -> tuple[bytes, bytes]:
     """The notice of rows that were written, by their keys alone; and the one that brings them.
 
-    The second is the first where the rows are many, or of a version's own table.
+    The second is the first where the rows are too many, or of a version's own table.
+
+    Args:
+        rows: by key.
+        size: bytes that they take.
     """
     keys = [list(key) for key in rows]
     short = ormsgpack.packb([keys, None])
-    if any(row.version is not None for row in rows.values()):
+    if len(rows) > MOST_ROWS or size > MOST_BYTES or any(row.version is not None for row in rows.values()):
         return short, short
-    whole = ormsgpack.packb([keys, [(row.stamp_ms, dict(row.fields)) for row in rows.values()]])
-    return short, whole if len(whole) <= MOST_BYTES else short
+    return short, ormsgpack.packb([keys, [(row.stamp_ms, dict(row.fields)) for row in rows.values()]])
 
 
 def unpack(notice: bytes) -> tuple[list[RowKey], dict[RowKey, Row]]:

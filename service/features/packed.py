@@ -50,7 +50,7 @@ def pack(row: Row) -> bytes:
 
 
 def are_small(rows: Iterable[Row]) -> bool:
-    """Do rows together take no more bytes than one may? Then none is too large, told in one go."""
+    """Do rows of no version take no more bytes together than one may? Then none is too large."""
     return _HEADER.size + len(ormsgpack.packb([dict(row.fields) for row in rows])) <= MOST_BYTES
 
 

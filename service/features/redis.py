@@ -1,6 +1,6 @@
 """Rows in Redis: packed strings, read by one MGET; the only owner of the client library.
 
-A row is written by a script that leaves a later one alone and publishes which keys have changed. Reads have
+A row is written by a script that leaves a later one alone and publishes what has changed. Reads have
 a timeout in milliseconds, no retries and a breaker: whoever asks does without, and soon. Writes, which
 operators make, have longer.
 """
@@ -65,7 +65,7 @@ class RedisOptions:
     """How to talk to Redis.
 
     Attributes:
-        prefix: of every key, and of the channel of changes.
+        prefix: of every key, and of the channel of changes, which is one for each database.
         timeout_s: of a read.
         connect_timeout_s: of a new connection.
         connections: most that read at a time; a read beyond them fails at once.
@@ -93,7 +93,6 @@ class RedisFeatureStore:
 
     def __init__(self, url: str, options: RedisOptions | None = None, breaker: Breaker | None = None) -> None:
         self._options = options or RedisOptions()
-        self._channel = f"{self._options.prefix}changes"
         self._breaker = breaker or Breaker()
         self._faults = Faults(self.name)
         self._tls = url.startswith("rediss:")
@@ -101,6 +100,9 @@ class RedisFeatureStore:
         self._reads = self._client(url, self._options.timeout_s, self._options.connections)
         self._writes = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
         self._notices = self._client(url, WRITE_TIMEOUT_S, WRITE_CONNECTIONS)
+        # Channels are those of all databases, and a notice brings rows of one.
+        database = self._notices.connection_pool.connection_kwargs.get("db") or 0
+        self._channel = f"{self._options.prefix}changes:{database}"
 
     @property
     def state(self) -> State:
@@ -141,7 +143,7 @@ class RedisFeatureStore:
         return rows
 
     async def put(self, rows: Mapping[RowKey, Row]) -> int:
-        """Write rows whole, unless a later one is there, and publish the keys; how many were written.
+        """Write rows whole, unless a later one is there, and publish a notice; how many were written.
 
         Raises:
             InvalidRequest: a row takes more bytes than one may have; none was written.
@@ -149,7 +151,7 @@ class RedisFeatureStore:
         """
         names = [self.key(key) for key in rows]
         packed = [_packed(key, row) for key, row in rows.items()]
-        told = (self._channel, *notices.pack(rows))
+        told = (self._channel, *notices.pack(rows, sum(map(len, packed))))
         try:
             written = await self._writes.eval(_PUT, len(names), *names, MAGIC, *told, *packed)
         except (RedisError, OSError) as error:

@@ -27,6 +27,9 @@ from service.features.reads import TableReads
 from service.features.store import RowKey
 from service.features.views import held_values, part_text
 
+TOLD_AT_ONCE = 64
+"""of these: what follows from them may take a request's time"""
+
 RENEWED_AT_ONCE = 200
 """items that are read before others get their turn: some milliseconds"""
 
@@ -119,8 +122,12 @@ async def renew(
         until = np.min([near.until(table.keys, table.entries) for table in looked], axis=0)
         sound = np.all([[not each or each.sound for each in table.entries] for table in looked], axis=0)
         at = np.flatnonzero(sound & (until > near.clock()))
-        _learn(encoder, items, Found(some, until, looked, parts), at, renewed)
+        learned = _learned(encoder, items, Found(some, until, looked, parts), at)
         await asyncio.sleep(0)
+        for each in learned:
+            for begin in range(0, len(each.row), TOLD_AT_ONCE):
+                renewed(encoder, each.part(slice(begin, begin + TOLD_AT_ONCE)))
+                await asyncio.sleep(0)
 
 
 async def _entries(near: NearCache, keys: Sequence[PartKey], within_s: float) -> list[Entry | None]:
@@ -132,15 +139,16 @@ async def _entries(near: NearCache, keys: Sequence[PartKey], within_s: float) ->
     return [found.get(cast(RowKey, key)) for key in keys]
 
 
-def _learn(encoder: Encoder, items: KnownItems, found: Found, at: Positions, renewed: Renewed) -> None:
-    """Keep what was found of the items at some positions, but for those that cannot be read."""
+def _learned(encoder: Encoder, items: KnownItems, found: Found, at: Positions) -> list[Items]:
+    """Keep what was found of the items at some positions, but for those that cannot be read.
+
+    Those that are not as in the catalogue, as they stand.
+    """
     try:
-        learned = items.learn(encoder, found.learnable(at))
+        return [items.learn(encoder, found.learnable(at))]
     except FeatureError:
-        for half in np.array_split(at, 2) if len(at) > 1 else ():
-            _learn(encoder, items, found, half, renewed)
-    else:
-        renewed(encoder, learned)
+        halves = np.array_split(at, 2) if len(at) > 1 else []
+        return [learned for half in halves for learned in _learned(encoder, items, found, half)]
 
 
 def _fields(entry: Entry | None) -> Fields:

@@ -83,6 +83,7 @@ class ToyModel:
         self.free, self.begun = threading.Event(), threading.Event()
         self.free.set()
         self.runs: list[int] = []
+        self.held: list[int] = []
         self.batcher: Batcher[Encoded, Inference] = Batcher(
             self.run, len, executor, max_rows=100, max_entries=8, max_queued_rows=max_queued_rows
         )
@@ -106,7 +107,8 @@ class ToyModel:
         """It has room for all items."""
 
     def hold(self, items: Items) -> None:
-        """It has no state."""
+        """It has no state, and notes whose it would be."""
+        self.held += items.row.tolist()
 
     def close(self) -> None:
         """Nothing to give back."""

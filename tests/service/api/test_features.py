@@ -94,6 +94,17 @@ async def test_several_workers_without_redis_take_none(tmp_path: Path) -> None:
         assert "--redis" in answer.json()["error"]["message"]
 
 
+async def test_a_model_is_told_of_items_that_were_looked_up_anew(service: Toy) -> None:
+    """The one that serves, of those that are not as in its bundle."""
+    await put(service, {"rows": [{"key": "2", "fields": {}}]})  # an empty store is not asked
+    await durations(service, "1", "2")
+    await put(service, {"rows": [{"key": item, "fields": {"duration": 55}} for item in ("1", "8")]})
+    async with asyncio.timeout(10):
+        while not service.models["up"].held:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert service.models["up"].held == [1]
+
+
 async def test_a_table_that_no_version_has(service: Toy) -> None:
     """404, with the tables that there are."""
     answer = await put(service, rows(duration=55), table="author")

@@ -132,9 +132,25 @@ async def test_a_change_may_bring_the_rows(near: NearCache, store: HeldStore) ->
     await fetched(near, A, B)
     near.drop([A, B, D], {A: Row(2, {"name": "new"}), D: Row(2, {"name": "d"})})
     assert held(near, A, B, D) == [A]
+    near.drop([A], {A: Row(2, {"name": "new"})})  # told of twice
     (entry,) = near.entries([A])
     assert entry is not None
     assert (named(entry), store.fetches) == ("new", [[A, B]])
+
+
+async def test_a_row_that_is_told_of_late_is_not_kept(near: NearCache, store: HeldStore) -> None:
+    """What was read meanwhile is later: it is asked for again, as nobody knows what holds."""
+    store.rows[A] = Row(3, {"name": "later"})
+    await fetched(near, A)
+    near.drop([A], {A: Row(2, {"name": "new"})})
+    assert held(near, A) == []
+
+
+async def test_a_row_that_was_not_there_may_be_brought(near: NearCache) -> None:
+    """That there was none is near, too."""
+    await fetched(near, D)
+    near.drop([D], {D: Row(1, {"name": "d"})})
+    assert held(near, D) == [D]
 
 
 @pytest.mark.parametrize("changed", [[A], None])

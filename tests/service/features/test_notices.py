@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import ormsgpack
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.features.notices import MOST_BYTES, pack, unpack
+from service.cli_features import BATCH as LOADED
+from service.features.notices import MOST_BYTES, MOST_ROWS, pack, unpack
 from service.features.store import Row, RowKey
 from tests.service.features.test_stores import FIELDS, KEYS
 
@@ -22,7 +24,7 @@ KEY, OTHER = ("item", "1"), ("user_tag", "3", "cats")
 @given(ROWS)
 def test_keys_and_rows_come_back(rows: dict[RowKey, Row]) -> None:
     """In their order, with values of the same types; of the short notice the keys alone."""
-    short, whole = pack(rows)
+    short, whole = pack(rows, 0)
     assert unpack(short) == (list(rows), {})
     keys, brought = unpack(whole)
     assert (keys, brought) == (list(rows), rows)
@@ -32,17 +34,23 @@ def test_keys_and_rows_come_back(rows: dict[RowKey, Row]) -> None:
 
 
 def test_a_notice_brings_no_more_than_it_may() -> None:
-    """One byte beyond, and it has the keys alone: who loads a table floods nobody."""
-    room = MOST_BYTES - len(pack({KEY: Row(1, {"a": "x" * 60_000})})[1]) + 60_000
-    for more, brings in ((0, True), (1, False)):
-        short, whole = pack({KEY: Row(1, {"a": "x" * (room + more)})})
-        assert (len(whole) == MOST_BYTES) == brings
+    """One row or one byte beyond, and it has the keys alone: who loads a table floods nobody."""
+    rows = {("item", str(at)): Row(1, {}) for at in range(MOST_ROWS + 1)}
+    for count, size, brings in (
+        (MOST_ROWS, MOST_BYTES, True),
+        (MOST_ROWS + 1, 9, False),
+        (1, MOST_BYTES + 1, False),
+    ):
+        short, whole = pack(dict(islice(rows.items(), count)), size)
+        assert (unpack(whole)[1] != {}) == brings
         assert (whole == short) == (not brings)
+        assert len(unpack(whole)[0]) == count
+    assert MOST_ROWS < LOADED
 
 
 def test_a_version_s_own_rows_are_not_brought() -> None:
     """They tell other versions nothing, and a whole catalogue of them is written at once."""
-    short, whole = pack({KEY: Row(1, {"length": 3.5}), OTHER: Row(1, {}, "v1")})
+    short, whole = pack({KEY: Row(1, {"length": 3.5}), OTHER: Row(1, {}, "v1")}, 0)
     assert unpack(whole) == unpack(short) == ([KEY, OTHER], {})
 
 

@@ -102,6 +102,19 @@ def test_any_keys_and_values_come_back(redis: RedisServer, rows: dict[RowKey, di
     asyncio.run(check())
 
 
+async def test_no_two_keys_are_one(store: FeatureStore) -> None:
+    """Not even where one is what the other is written as."""
+    keys: list[RowKey] = [
+        ("item", "a:b"),
+        ("item", "a%3Ab"),
+        ("item", "a", "b"),
+        ("item", "a%253Ab"),
+        ("item:a", "b"),
+    ]
+    await store.put({key: Row(9, {"at": at}) for at, key in enumerate(keys)})
+    assert await store.fetch(keys) == {key: Row(9, {"at": at}) for at, key in enumerate(keys)}
+
+
 async def test_followers_hear_of_what_was_put(store: FeatureStore) -> None:
     """The keys and the rows, whoever put them; of rows that were not written nothing."""
     rows: dict[RowKey, Row] = {("item", "1"): Row(2, {}), ("user_tag", "3", "a:b"): ROW}
