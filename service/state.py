@@ -154,7 +154,8 @@ class State:
         """
         columns = items.entities.columns
         at = np.flatnonzero((items.ids > 0) & columns.differs(self._items.take(items.row)))
-        at = at[: 0 if len(at) > self._places.pool // EVICTED else None]
+        if len(at) > self._places.pool // EVICTED:
+            return
         for part in parts(slice(0, len(at)), self.max_rows):
             some, own = at[part], np.arange(part.stop - part.start, dtype=np.int32)
             self._hold(Wanted(items.row[some], columns.take(some), own, items.ids[some]))

@@ -18,7 +18,7 @@ from service.features.brought import Brought
 from service.features.lookup import Lookup
 from service.features.near import NO_ROWS, NearCache
 from service.features.reads import TableReads
-from service.features.renewal import Renewed
+from service.features.renewal import Renewed, told_nobody
 from service.features.store import FeatureStore, Row, RowKey
 from service.tasks import Tasks
 from service.telemetry import Telemetry
@@ -78,7 +78,7 @@ class Features:
         *,
         shared: bool = True,
         alone: bool = True,
-        renewed: Renewed = lambda encoder, items: None,
+        renewed: Renewed = told_nobody,
     ) -> None:
         self.store = store
         self._timeout_s, self._shared, self._alone = options.timeout_s, shared, alone

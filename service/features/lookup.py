@@ -24,7 +24,7 @@ from service.features.brought import Brought
 from service.features.known import KnownItems, Learned, Standing
 from service.features.near import NO_ROWS, NearCache
 from service.features.reads import TableReads, table_reads
-from service.features.renewal import Renewed, renew
+from service.features.renewal import Renewed, renew, told_nobody
 from service.features.search import VIEWED_AT_ONCE, Found, Search
 from service.features.silent import Silent
 from service.features.store import Row, RowKey
@@ -62,7 +62,7 @@ class Lookup:
         near: NearCache,
         telemetry: Telemetry,
         rows: int = MOST_ITEMS,
-        renewed: Renewed = lambda encoder, items: None,
+        renewed: Renewed = told_nobody,
     ) -> None:
         self._near, self._telemetry, self._most_rows, self._renewed = near, telemetry, rows, renewed
         self._versions: WeakKeyDictionary[Encoder, _Version] = WeakKeyDictionary()

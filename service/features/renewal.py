@@ -27,14 +27,19 @@ from service.features.reads import TableReads
 from service.features.store import RowKey
 from service.features.views import held_values, part_text
 
-TOLD_AT_ONCE = 64
-"""of these: what follows from them may take a request's time"""
-
 RENEWED_AT_ONCE = 200
 """items that are read before others get their turn: some milliseconds"""
 
+TOLD_AT_ONCE = 64
+"""items that are told of before others get their turn: their state may be computed, in 1 to 2 ms"""
+
 Renewed = Callable[[Encoder, Items], None]
 """Told of items of a version that are not as in its catalogue, as they stand by now."""
+
+
+def told_nobody(encoder: Encoder, items: Items) -> None:
+    """For who computes nothing of items before it is asked for."""
+
 
 Parts = Mapping[str, Sequence[str | None]]
 """of keys, by path: the items' texts"""

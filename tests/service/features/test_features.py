@@ -20,7 +20,7 @@ from service.errors import Forbidden, StoreFailed
 from service.features.brought import Brought
 from service.features.features import FeatureOptions, Features
 from service.features.memory import MemoryFeatureStore
-from service.features.renewal import Renewed
+from service.features.renewal import Renewed, told_nobody
 from service.features.store import FeatureStore, Row, RowKey
 from service.model import Model, ModelOptions
 from service.telemetry import Telemetry
@@ -40,7 +40,7 @@ async def features(
     ttl_s: float = 60,
     shared: bool = True,
     alone: bool = True,
-    renewed: Renewed = lambda encoder, items: None,
+    renewed: Renewed = told_nobody,
 ) -> AsyncIterator[Features]:
     """Running features."""
     options = FeatureOptions(timeout_s=timeout_s, ttl_s=ttl_s)
